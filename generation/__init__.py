@@ -1,0 +1,1 @@
+"""Pictures from base models and adapters."""

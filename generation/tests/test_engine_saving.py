@@ -1,0 +1,67 @@
+import errno
+import hashlib
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from generation.engine.failures import FailureCode, RequestFailed
+from generation.engine.saving import save_png
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (64, 32, 3), dtype=np.uint8)
+
+
+def test_writes_the_pixels_and_says_what_it_wrote(tmp_path):
+    output = tmp_path / "picture.png"
+
+    saved = save_png(PIXELS, output, {})
+
+    with Image.open(output) as picture:
+        assert picture.size == (32, 64)
+        assert np.array_equal(np.asarray(picture), PIXELS)
+    assert saved.size_bytes == output.stat().st_size
+    assert saved.sha256 == hashlib.sha256(output.read_bytes()).hexdigest()
+    assert os.listdir(tmp_path) == ["picture.png"]
+
+
+def test_embeds_text_in_any_language(tmp_path):
+    output = tmp_path / "picture.png"
+    text = {"parameters": "a cat\nSteps: 4, café", "imagehub": '{"prompt": "猫 ♥"}'}
+
+    save_png(PIXELS, output, text)
+
+    with Image.open(output) as picture:
+        assert picture.text == text
+    content = output.read_bytes()
+    assert b"tEXtparameters" in content
+    assert b"iTXtimagehub" in content
+
+
+def test_names_a_full_disk_and_leaves_nothing(tmp_path, monkeypatch):
+    output = tmp_path / "picture.png"
+    output.write_bytes(b"an earlier picture")
+
+    def no_space(_descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", no_space)
+
+    with pytest.raises(RequestFailed) as caught:
+        save_png(PIXELS, output, {})
+
+    assert caught.value.code == FailureCode.DISK_FULL
+    assert output.read_bytes() == b"an earlier picture"
+    assert os.listdir(tmp_path) == ["picture.png"]
+
+
+@pytest.mark.parametrize("place", ["missing/picture.png", "folder"])
+def test_names_a_place_that_cannot_be_written(tmp_path, place):
+    (tmp_path / "folder").mkdir()
+
+    with pytest.raises(RequestFailed) as caught:
+        save_png(PIXELS, tmp_path / place, {})
+
+    assert caught.value.code == FailureCode.STORAGE_ERROR
+    assert str(tmp_path) not in caught.value.detail
+    assert os.listdir(tmp_path) == ["folder"]

@@ -1,0 +1,117 @@
+"""This worker process's engine: started when first needed, kept warm between jobs, replaced when it fails."""
+
+import atexit
+import os
+import sys
+import uuid
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from django.conf import settings
+
+from imagehub.config import EngineConfig
+from imagehub.jobs.child import Child, ChildDied, ChildLimits, ChildTimedOut, watch
+from imagehub.jobs.lease import JobFailed
+from imagehub.jobs.run_log import RunLog
+
+FINAL = frozenset({"done", "failed", "cancelled"})
+
+
+class EngineCancelled(Exception):
+    """The engine gave the request up because it was asked to."""
+
+
+class WarmEngine:
+    """A running ``generation.engine``, and the conversation with it. One request at a time."""
+
+    def __init__(self, config: EngineConfig) -> None:
+        self.config = config
+        self._log = RunLog(
+            settings.LOGS_ROOT / f"engine-{os.getpid()}.log", limit_bytes=config.log_limit_bytes
+        )
+        argv = [sys.executable, "-m", "generation.engine"]
+        argv += ["--threads", str(config.threads), "--device", config.device, "--dtype", config.dtype]
+        self._child = Child(
+            argv,
+            cwd=settings.BASE_DIR,
+            log=self._log,
+            env=os.environ | {"OMP_NUM_THREADS": str(config.threads)},
+        )
+        self._child.start()
+
+    @property
+    def is_alive(self) -> bool:
+        return self._child.is_alive
+
+    def render(
+        self,
+        request: dict[str, Any],
+        *,
+        on_event: Callable[[dict[str, Any]], None],
+        should_stop: Callable[[], bool],
+        sensitive: Sequence[str],
+    ) -> dict[str, Any]:
+        """Send one request and follow it to its end; return the engine's ``done`` event.
+
+        Raises:
+            EngineCancelled: ``should_stop`` said so, and the engine let go in time.
+            JobFailed: the engine could not do it, died, or did not answer in time.
+            LeaseLost: from ``should_stop``; the engine has been killed.
+        """
+        key = uuid.uuid4().hex
+        self._log.hide(sensitive)
+
+        def is_final(event: dict[str, Any]) -> bool:
+            return event.get("id") == key and event["event"] in FINAL
+
+        try:
+            self._child.send({"type": "generate", "id": key} | request)
+            outcome = watch(
+                self._child,
+                limits=ChildLimits(
+                    self.config.wall_seconds, self.config.idle_seconds, self.config.grace_seconds
+                ),
+                on_event=on_event,
+                should_stop=should_stop,
+                ask_to_stop=lambda child: child.send({"type": "cancel", "id": key}),
+                is_final=is_final,
+            )
+        except ChildTimedOut as error:
+            raise JobFailed("engine_timeout", f"The engine was ended: no end after {error.seconds:.0f} s.") from error
+        except ChildDied as error:
+            raise JobFailed("engine_died", f"The engine ended: {error.exit.description}") from error
+        if outcome.final is None:  # it did not let go in time, and was killed
+            raise EngineCancelled
+        final = outcome.final
+        if final["event"] == "failed":
+            raise JobFailed(final["code"], final["detail"], trace=final.get("traceback", ""))
+        if final["event"] == "cancelled":
+            raise EngineCancelled
+        return final
+
+    def stop(self) -> None:
+        self._child.stop(self.config.grace_seconds)
+
+
+_engine: WarmEngine | None = None
+
+
+def get_engine(config: EngineConfig) -> WarmEngine:
+    """Return the engine of this process, started anew if it is gone or its configuration has changed."""
+    global _engine  # noqa: PLW0603 - the model stays loaded from job to job
+    if _engine is not None and (not _engine.is_alive or _engine.config != config):
+        stop_engine()
+    if _engine is None:
+        _engine = WarmEngine(config)
+    return _engine
+
+
+def stop_engine() -> None:
+    """End the engine of this process, if there is one."""
+    global _engine  # noqa: PLW0603
+    if _engine is not None:
+        _engine.stop()
+        _engine = None
+
+
+atexit.register(stop_engine)

@@ -1,0 +1,3 @@
+from django_filters.rest_framework import DjangoFilterBackend
+class StrictFilterBackend(DjangoFilterBackend):
+    pass

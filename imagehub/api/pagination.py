@@ -1,0 +1,3 @@
+from rest_framework.pagination import CursorPagination
+class KeysetPagination(CursorPagination):
+    pass

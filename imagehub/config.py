@@ -1,0 +1,142 @@
+"""``config.yaml``: what operators tune while the system runs, with a typed schema and a cache.
+
+A read costs one ``stat``. A file that breaks keeps the last good configuration in force, and says so
+in the log and in :func:`problem`.
+"""
+
+import logging
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from django.conf import settings
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from imagehub.jobs.clusters import GRACE_SECONDS, LIMITS, Cluster
+
+logger = logging.getLogger(__name__)
+
+
+class Section(BaseModel):
+    """A part of the configuration: unknown names are errors, values are not coerced."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Range(Section):
+    """An inclusive range of whole numbers."""
+
+    minimum: int
+    maximum: int
+
+
+class GenerationConfig(Section):
+    """Limits and defaults of ``POST /api/generate``. The limits are those of the system this replaces."""
+
+    default_model: str = "starter"
+    max_prompt_length: Annotated[int, Field(ge=1, le=20_000)] = 2000
+    steps: Range = Range(minimum=1, maximum=150)
+    side: Range = Range(minimum=64, maximum=2048)
+    guidance_scale_maximum: Annotated[float, Field(ge=0, le=100, strict=False)] = 30.0
+    images_per_job: Annotated[int, Field(ge=1, le=64)] = 8
+    default_visibility: Literal["public", "private"] = "private"
+    max_queued: Annotated[int, Field(ge=1)] = 10_000
+
+
+class EngineConfig(Section):
+    """How the generation engine is run and guarded. Times are seconds."""
+
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    threads: Annotated[int, Field(ge=1, le=256)] = 1
+    wall_seconds: Annotated[int, Field(ge=1, le=LIMITS[Cluster.GENERATION].max_wall_seconds)] = 3600
+    idle_seconds: Annotated[int, Field(ge=1, le=LIMITS[Cluster.GENERATION].max_wall_seconds)] = 300
+    grace_seconds: Annotated[int, Field(ge=1, le=GRACE_SECONDS)] = 10
+    log_limit_bytes: Annotated[int, Field(ge=10_000)] = 1_000_000
+    allow_downloads: bool = False
+
+
+class StorageConfig(Section):
+    """When a disk counts as full, and which thumbnails exist."""
+
+    minimum_free_bytes: Annotated[int, Field(ge=0)] = 200_000_000
+    thumbnail_sizes: tuple[int, ...] = Field(default=(150, 300, 600), strict=False)
+
+
+class Config(Section):
+    """The whole file. Everything has a default, so an empty or missing file is a valid one."""
+
+    generation: GenerationConfig = GenerationConfig()
+    engine: EngineConfig = EngineConfig()
+    storage: StorageConfig = StorageConfig()
+
+
+@dataclass
+class _Cache:
+    """The last good configuration, and the state of the file it was read from."""
+
+    config: Config
+    path: Path | None = None
+    stamp: tuple[int, int, int] | None = None
+    problem: str = ""
+
+
+_cache = _Cache(Config())
+_lock = threading.Lock()
+
+
+def get_config() -> Config:
+    """Return the configuration in force."""
+    path = settings.CONFIG_FILE
+    stamp = _stamp(path)
+    if stamp != _cache.stamp or path != _cache.path:
+        with _lock:
+            _load(path, stamp)
+    return _cache.config
+
+
+def problem() -> str:
+    """Return what is wrong with the file that should be in force, or an empty string."""
+    get_config()
+    return _cache.problem
+
+
+def parse(text: str) -> Config:
+    """Return the configuration in a YAML text.
+
+    Raises:
+        ValueError: the text is no YAML, or breaks the schema; it names each field and its error.
+    """
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"not valid YAML: {error}") from error
+    try:
+        return Config.model_validate({} if data is None else data)
+    except ValidationError as error:
+        raise ValueError(
+            "; ".join(
+                f"{'.'.join(map(str, item['loc'])) or 'the file'}: {item['msg']}" for item in error.errors()
+            )
+        ) from error
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+def _load(path: Path, stamp: tuple[int, int, int] | None) -> None:
+    """Read the file into the cache; a broken one leaves the configuration as it was."""
+    try:
+        _cache.config = parse(path.read_text()) if stamp else Config()
+        _cache.problem = ""
+    except (OSError, ValueError) as error:
+        _cache.problem = str(error)
+        logger.error("The configuration file is broken; the last good one stays in force: %s", error)  # noqa: TRY400
+    _cache.path, _cache.stamp = path, stamp

@@ -1,0 +1,134 @@
+"""A claim on one job: the only way to write to a job that runs."""
+
+import time
+from typing import Any
+
+from django.db.models import F
+
+from imagehub.errors import ImageHubError
+from imagehub.jobs import presence, stopping
+from imagehub.jobs.reaper import reap_now_and_then
+from imagehub.jobs.models import Job, JobQuerySet, JobStatus, lease_end
+from imagehub.redaction import redact
+
+BEAT_SECONDS = 1.0
+"""At most one write a second, and at least one in every lease."""
+
+
+class LeaseLost(Exception):
+    """The job was given to somebody else, or taken away. Nothing more may be written."""
+
+
+class JobCancelled(Exception):
+    """Somebody asked to cancel the job."""
+
+
+class WorkerStopping(Exception):
+    """The cluster is ending; the job goes back to the queue."""
+
+
+class JobFailed(ImageHubError):
+    """The job cannot be done, for a reason its owner can understand."""
+
+    def __init__(self, code: str, detail: str, *, trace: str = "") -> None:
+        super().__init__(detail)
+        self.code = code
+        self.trace = trace
+
+
+class Lease:
+    """The right to write to one running job, fenced by a token.
+
+    Every write is conditional on the token, so a worker that was given up for dead changes nothing.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self._jobs: JobQuerySet[Any] = type(job)._default_manager.filter(pk=job.pk, token=job.token)
+        self._last_beat = time.monotonic()
+        self._unsaved: dict[str, Any] = {}
+        self._started = time.monotonic()
+        self.cancel_requested = False
+
+    def report(
+        self, *, step: int, total_steps: int, message: str = "", done: float | None = None
+    ) -> None:
+        """Note progress; it is written with the next beat. ``done`` is the finished share, from 0 to 1."""
+        share = min(max(done if done is not None else step / max(total_steps, 1), 0.0), 1.0)
+        elapsed = time.monotonic() - self._started
+        self._unsaved = {
+            "step": step,
+            "total_steps": total_steps,
+            "message": message[:200],
+            "progress": int(share * 100),
+            "eta_seconds": round(elapsed * (1 - share) / share, 1) if share > 0 else None,
+        }
+
+    def beat(self) -> None:
+        """Extend the lease and write progress, at most once a second.
+
+        Raises:
+            LeaseLost: the job is no longer ours.
+        """
+        if time.monotonic() - self._last_beat < BEAT_SECONDS:
+            return
+        self.renew()
+        presence.stamp()
+        reap_now_and_then()
+
+    def renew(self) -> None:
+        """Extend the lease now. Inside a transaction it also fences what else the transaction writes.
+
+        Raises:
+            LeaseLost: the job is no longer ours.
+        """
+        self._last_beat = time.monotonic()
+        unsaved, self._unsaved = self._unsaved, {}
+        if not self._jobs.filter(status=JobStatus.RUNNING).update(lease_until=lease_end(), **unsaved):
+            raise LeaseLost
+        self.cancel_requested = self._jobs.filter(cancel_requested_at__isnull=False).exists()
+
+    def should_stop(self) -> bool:
+        """Beat, and tell whether the work should end early: cancelled, or the cluster is stopping.
+
+        Raises:
+            LeaseLost: the job is no longer ours.
+        """
+        self.beat()
+        return self.cancel_requested or stopping.stop_requested()
+
+    def raise_if_stopping(self) -> None:
+        """Beat, and turn a request to stop into its exception.
+
+        Raises:
+            LeaseLost: the job is no longer ours.
+            JobCancelled: somebody asked to cancel it.
+            WorkerStopping: the cluster is ending.
+        """
+        if self.should_stop():
+            raise JobCancelled if self.cancel_requested else WorkerStopping
+
+    def complete(self, **changes: Any) -> None:
+        """End the job well. Call it in the transaction that writes the last result.
+
+        Raises:
+            LeaseLost: the job is no longer ours; the transaction must not commit.
+        """
+        changes = self._unsaved | {"progress": 100, "eta_seconds": 0.0, "message": ""} | changes
+        self._end(JobStatus.COMPLETED, **changes)
+
+    def cancel(self) -> None:
+        self._end(JobStatus.CANCELLED, **self._unsaved)
+
+    def fail(self, code: str, detail: str, *, trace: str = "") -> None:
+        self._end(
+            JobStatus.FAILED,
+            **self._unsaved | {"error_code": code, "error_detail": detail[:1000], "error_trace": redact(trace)[-20_000:]},
+        )
+
+    def hand_back(self) -> None:
+        """Return the job to the queue. It was not the job's fault, so it does not count as an attempt."""
+        self._end(JobStatus.QUEUED, attempt=F("attempt") - 1, eta_seconds=None, queued_at=F("queued_at"))
+
+    def _end(self, status: JobStatus, **changes: Any) -> None:
+        if not self._jobs.move(JobStatus.RUNNING, status, **changes):
+            raise LeaseLost

@@ -1,0 +1,48 @@
+import os
+import sys
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandParser
+
+from imagehub.jobs.clusters import Cluster
+from imagehub.jobs.registry import kinds
+from imagehub.jobs.supervisor import Service, Supervisor
+
+
+class Command(BaseCommand):
+    help = "Run the web server and the clusters on this machine until SIGTERM or Ctrl-C."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--host", default="127.0.0.1", help="Address to listen on (default: 127.0.0.1).")
+        parser.add_argument(
+            "--port",
+            type=int,
+            default=int(os.environ.get("PORT") or 8000),
+            help="Port to listen on (default: PORT, or 8000).",
+        )
+        parser.add_argument(
+            "--grace", type=float, default=30.0, help="Seconds to wait for services to end (default: 30)."
+        )
+
+    def handle(self, *, host: str, port: int, grace: float, **options: Any) -> None:
+        in_use = {Cluster.DEFAULT} | {kind.cluster for kind in kinds()}
+        services = [web_service(host, port), *(cluster_service(name) for name in Cluster if name in in_use)]
+        Supervisor(services, grace_seconds=grace).run()
+
+
+def web_service(host: str, port: int) -> Service:
+    """The web server. See ``imagehub/asgi.py`` for what it runs and why."""
+    argv = [sys.executable, "-m", "uvicorn", "imagehub.asgi:application", "--host", host, "--port", str(port)]
+    return Service("web", [*argv, "--no-access-log", "--no-server-header", "--timeout-graceful-shutdown", "5"])
+
+
+def cluster_service(cluster: Cluster) -> Service:
+    """One cluster of workers, watched through its presence row."""
+    manage = str(settings.BASE_DIR / "manage.py")
+    return Service(
+        f"cluster {cluster}",
+        [sys.executable, manage, "qcluster", cluster.value],
+        env={"Q_CLUSTER_NAME": cluster.value},
+        cluster=cluster.value,
+    )

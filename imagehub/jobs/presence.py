@@ -1,0 +1,56 @@
+"""Signs of life of clusters: which are there, and which still answer their doorbell."""
+
+import os
+import socket
+import time
+import uuid
+from datetime import timedelta
+
+from django.db.models import QuerySet
+from django.db.models.functions import Now
+
+from imagehub.jobs.clusters import Cluster
+from imagehub.jobs.models import WorkerPresence
+
+KEEP_ALIVE_SECONDS = 5.0
+"""How often a cluster rings its own doorbell, so that silence means trouble."""
+
+STALE = timedelta(seconds=30)
+"""A cluster not seen for this long is not counted as alive, and its supervisor starts it anew."""
+
+STAMP_SECONDS = 2.0
+
+_current: uuid.UUID | None = None
+_last_stamp = 0.0
+
+
+def announce(cluster: Cluster) -> WorkerPresence:
+    """Write the row of the cluster that this process is about to fork."""
+    global _current  # noqa: PLW0603 - inherited by every process of the cluster
+    row = WorkerPresence.objects.create(cluster=cluster.value, host=socket.gethostname(), pid=os.getpid())
+    _current = row.pk
+    return row
+
+
+def stamp() -> None:
+    """Say that this cluster's workers still work; at most one write in two seconds."""
+    global _last_stamp  # noqa: PLW0603 - one per worker process
+    if _current is not None and time.monotonic() - _last_stamp >= STAMP_SECONDS:
+        _last_stamp = time.monotonic()
+        WorkerPresence.objects.filter(pk=_current).update(seen_at=Now())
+
+
+def withdraw() -> None:
+    """Remove the row of a cluster that ends properly."""
+    WorkerPresence.objects.filter(pk=_current).delete()
+
+
+def live(cluster: Cluster | None = None) -> QuerySet[WorkerPresence]:
+    """Return the clusters that were seen lately, of one name or of all."""
+    rows = WorkerPresence.objects.filter(seen_at__gte=Now() - STALE)
+    return rows if cluster is None else rows.filter(cluster=cluster.value)
+
+
+def forget_dead() -> int:
+    """Delete the rows of clusters that ended without a word long ago."""
+    return WorkerPresence.objects.filter(seen_at__lt=Now() - timedelta(days=1)).delete()[0]

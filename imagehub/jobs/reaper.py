@@ -1,0 +1,43 @@
+"""Finding work that was lost: expired leases, and queued jobs without a doorbell."""
+
+import logging
+import time
+
+from imagehub.jobs.queue import is_ringing, ring
+from imagehub.jobs.registry import kinds
+
+logger = logging.getLogger(__name__)
+
+REAP_SECONDS = 10.0
+"""How often every worker and every supervisor looks."""
+
+_last_reap = float("-inf")
+
+
+def reap() -> int:
+    """Take jobs from lost workers, and ring for queued jobs that nobody was told about.
+
+    Returns how many jobs were taken from lost workers. Safe to run anywhere, any number of times at once.
+    """
+    taken = 0
+    waiting = set()
+    for kind in kinds():
+        jobs = kind.model._default_manager
+        found = jobs.reap()
+        if found:
+            logger.warning("Took %d %s jobs from lost workers", found, kind.name)
+        taken += found
+        if jobs.queued().exists():
+            waiting.add(kind.cluster)
+    for cluster in waiting:
+        if not is_ringing(cluster):
+            ring(cluster)
+    return taken
+
+
+def reap_now_and_then() -> None:
+    """Reap unless this process did so within the last ten seconds."""
+    global _last_reap  # noqa: PLW0603 - one per process
+    if time.monotonic() - _last_reap >= REAP_SECONDS:
+        _last_reap = time.monotonic()
+        reap()

@@ -1,0 +1,85 @@
+"""What a worker does when its doorbell rings: claim a job, do it, record how it ended, claim the next."""
+
+import logging
+import os
+import socket
+import time
+import traceback
+
+from imagehub.jobs import presence, stopping
+from imagehub.jobs.clusters import SLICE_SECONDS, Cluster
+from imagehub.jobs.lease import JobCancelled, JobFailed, Lease, LeaseLost, WorkerStopping
+from imagehub.jobs.models import Job, JobStatus
+from imagehub.jobs.queue import ring
+from imagehub.jobs.reaper import reap_now_and_then
+from imagehub.jobs.registry import JobKind, kinds
+from imagehub.logs import job_id
+
+logger = logging.getLogger(__name__)
+
+
+def work_off(cluster: Cluster) -> int:
+    """Do the cluster's jobs until none is left, the time slice ends, or the cluster is stopping.
+
+    Returns the number of jobs taken. When the slice ends first, the doorbell is rung again.
+    """
+    deadline = time.monotonic() + SLICE_SECONDS
+    taken = 0
+    presence.stamp()
+    reap_now_and_then()
+    while not stopping.stop_requested():
+        if time.monotonic() >= deadline:
+            ring(cluster)
+            break
+        done = sum([run_next(kind) for kind in kinds(cluster=cluster)])
+        if not done:
+            break
+        taken += done
+        presence.stamp()
+    return taken
+
+
+def run_next(kind: JobKind) -> bool:
+    """Claim and run one job of a kind; tell whether there was one."""
+    job = kind.model._default_manager.claim(worker=f"{socket.gethostname()}:{os.getpid()}")
+    if job is None:
+        return False
+    run_claimed(kind, job)
+    return True
+
+
+def run_claimed(kind: JobKind, job: Job) -> None:
+    """Do one claimed job and record how it ended. Never raises for what the job did."""
+    context = job_id.set(str(job.pk))
+    lease = Lease(job)
+    try:
+        _perform(kind, job, lease)
+    except LeaseLost:
+        logger.warning("Job %s was taken away; what it did last was not written", job.pk)
+    finally:
+        job_id.reset(context)
+
+
+def _perform(kind: JobKind, job: Job, lease: Lease) -> None:
+    try:
+        kind.perform(job, lease)
+    except JobCancelled:
+        lease.cancel()
+    except WorkerStopping:
+        lease.hand_back()
+    except JobFailed as error:
+        logger.warning("Job %s failed: %s", job.pk, error.code)
+        lease.fail(error.code, str(error), trace=error.trace)
+    except LeaseLost:
+        raise
+    except SystemExit:  # how Django-Q ends a task that outlives its timeout
+        lease.fail("time_limit", "The job took longer than any job may.")
+        raise
+    except Exception:
+        logger.exception("Job %s failed unexpectedly", job.pk)
+        lease.fail(
+            "internal_error", "Something went wrong inside ImageHub.", trace=traceback.format_exc()
+        )
+    else:
+        if kind.model._default_manager.filter(pk=job.pk, status=JobStatus.RUNNING, token=job.token).exists():
+            lease.fail("internal_error", "The job ended without a result.")

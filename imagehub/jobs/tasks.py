@@ -1,0 +1,27 @@
+"""What Django-Q calls. Each is named by its dotted path in a message or a schedule."""
+
+from datetime import timedelta
+
+from django.utils import timezone
+from django_q.models import Task
+
+from imagehub.jobs import presence, reaper, runner
+from imagehub.jobs.clusters import Cluster
+
+RESULTS_KEPT = timedelta(days=30)
+
+
+def answer_doorbell(cluster: str) -> int:
+    """Work off what waits for a cluster; return the number of jobs done."""
+    return runner.work_off(Cluster(cluster))
+
+
+def reap() -> int:
+    """Take jobs from lost workers."""
+    return reaper.reap()
+
+
+def prune() -> int:
+    """Delete old results of Django-Q and traces of clusters long gone; return the number of rows."""
+    old = Task.objects.filter(stopped__lt=timezone.now() - RESULTS_KEPT)
+    return old.delete()[0] + presence.forget_dead()

@@ -1,0 +1,27 @@
+import os
+import signal
+import time
+
+from django.db import transaction
+
+from imagehub.jobs.lease import JobFailed, Lease
+from imagehub.jobs.tests.errands.models import Effect, Errand
+
+
+def perform(errand: Errand, lease: Lease) -> None:
+    if errand.behaviour == "kills_worker":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if errand.behaviour == "fails":
+        raise JobFailed("no_luck", "It did not work out.", trace="secret trace")
+    if errand.behaviour == "crashes":
+        raise ZeroDivisionError("/root/secret/path")
+    if errand.behaviour == "forgets":
+        return
+    deadline = time.monotonic() + errand.seconds
+    while (left := deadline - time.monotonic()) > 0:
+        lease.report(step=1, total_steps=4, message="Waiting")
+        lease.raise_if_stopping()
+        time.sleep(min(0.05, left))
+    with transaction.atomic():
+        Effect.objects.create(errand=errand, pid=os.getpid())
+        lease.complete()

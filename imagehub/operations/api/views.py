@@ -1,0 +1,79 @@
+from drf_spectacular.utils import OpenApiResponse, extend_schema, inline_serializer
+from rest_framework import serializers, status
+from rest_framework.permissions import AllowAny
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+import imagehub
+from imagehub.operations import health
+
+_QUEUE = inline_serializer(
+    "QueueCounts", {"queued": serializers.IntegerField(), "running": serializers.IntegerField()}
+)
+
+
+class HealthView(APIView):
+    """How the system is, for people and dashboards. Staff also read what each sentence is about."""
+
+    permission_classes = [AllowAny]
+
+    @extend_schema(
+        responses=inline_serializer(
+            "Health",
+            {
+                "status": serializers.ChoiceField(["ok", "degraded"]),
+                "version": serializers.CharField(),
+                "degraded": serializers.ListField(child=serializers.CharField()),
+                "queues": serializers.DictField(child=_QUEUE),
+                "details": serializers.DictField(child=serializers.CharField(), required=False),
+            },
+        )
+    )
+    def get(self, request: Request) -> Response:
+        problems = health.problems()
+        body = {
+            "status": "degraded" if problems else "ok",
+            "version": imagehub.__version__,
+            "degraded": sorted(problems),
+            "queues": {} if "database" in problems else health.queues(),
+        }
+        if request.user.is_authenticated and request.user.is_staff:
+            body["details"] = problems
+        return Response(body)
+
+
+class LiveView(APIView):
+    """The process answers. It says nothing about anything behind it."""
+
+    permission_classes = [AllowAny]
+    authentication_classes = []
+
+    @extend_schema(
+        responses=inline_serializer("Live", {"status": serializers.ChoiceField(["ok"])}),
+    )
+    def get(self, request: Request) -> Response:
+        return Response({"status": "ok"})
+
+
+class ReadyView(APIView):
+    """Everything that requests and jobs need is there: 200, or 503 with the names of what is not."""
+
+    permission_classes = [AllowAny]
+    authentication_classes = []
+
+    _BODY = inline_serializer(
+        "Ready",
+        {
+            "status": serializers.ChoiceField(["ok", "degraded"]),
+            "degraded": serializers.ListField(child=serializers.CharField()),
+        },
+    )
+
+    @extend_schema(responses={200: _BODY, 503: OpenApiResponse(_BODY, description="Something is missing.")})
+    def get(self, request: Request) -> Response:
+        problems = health.problems()
+        return Response(
+            {"status": "degraded" if problems else "ok", "degraded": sorted(problems)},
+            status=status.HTTP_503_SERVICE_UNAVAILABLE if problems else status.HTTP_200_OK,
+        )

@@ -1,0 +1,84 @@
+"""Is the system well? Each check answers with a sentence about what is wrong, or with nothing."""
+
+import secrets
+from collections.abc import Callable
+
+from django.core.cache import cache
+from django.db import DatabaseError, connection
+from django.db.models import Count
+
+from imagehub import config, storage
+from imagehub.jobs import presence
+from imagehub.jobs.clusters import Cluster
+from imagehub.jobs.models import JobStatus
+from imagehub.jobs.registry import kinds
+
+
+def queues() -> dict[str, dict[str, int]]:
+    """Return how many jobs of each kind wait and run."""
+    counts = {}
+    for kind in kinds():
+        rows = kind.model._default_manager.filter(status__in=(JobStatus.QUEUED, JobStatus.RUNNING))
+        by_status = dict(rows.order_by().values_list("status").annotate(n=Count("pk")))
+        counts[kind.name] = {
+            "queued": by_status.get(JobStatus.QUEUED, 0),
+            "running": by_status.get(JobStatus.RUNNING, 0),
+        }
+    return counts
+
+
+def problems() -> dict[str, str]:
+    """Return what is wrong, by part: empty when everything is well."""
+    found = {}
+    for part, check in CHECKS.items():
+        try:
+            sentence = check()
+        except Exception as error:  # noqa: BLE001 - whatever breaks a check is the answer to it
+            sentence = f"The check failed: {type(error).__name__}."
+        if sentence:
+            found[part] = sentence
+    return found
+
+
+def _database() -> str:
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+    except DatabaseError:
+        return "The database does not answer."
+    return ""
+
+
+def _cache() -> str:
+    value = secrets.token_hex(8)
+    cache.set("health", value, 10)
+    # Another request may write in between, so any value proves that the cache remembers.
+    return "" if cache.get("health") else "The cache does not remember."
+
+
+def _storage() -> str:
+    if not storage.is_writable():
+        return "The media folder cannot be written."
+    if storage.is_full():
+        return "The disk is full: new pictures are refused until space is made."
+    return ""
+
+
+def _configuration() -> str:
+    return "The configuration file is broken; the last good one is in force." if config.problem() else ""
+
+
+def _workers() -> str:
+    needed = {Cluster.DEFAULT} | {kind.cluster for kind in kinds()}
+    alive = set(presence.live().values_list("cluster", flat=True))
+    missing = sorted(cluster.value for cluster in needed if cluster.value not in alive)
+    return f"No live worker: {', '.join(missing)}." if missing else ""
+
+
+CHECKS: dict[str, Callable[[], str]] = {
+    "database": _database,
+    "cache": _cache,
+    "storage": _storage,
+    "configuration": _configuration,
+    "workers": _workers,
+}

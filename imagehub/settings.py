@@ -1,0 +1,189 @@
+"""Settings, read from the environment and from ``.env``. Every name read here stands in ``.env.example``."""
+
+from pathlib import Path
+
+import environ
+from django.core.exceptions import ImproperlyConfigured
+
+from imagehub.jobs.clusters import django_q_settings
+from imagehub.secret_key import development_secret_key
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+env = environ.Env()
+env.read_env(BASE_DIR / ".env", overwrite=False)
+
+ENVIRONMENT = env.str("IMAGEHUB_ENV", default="development")
+if ENVIRONMENT not in {"development", "production"}:
+    raise ImproperlyConfigured("IMAGEHUB_ENV is 'development' or 'production'.")
+IS_PRODUCTION = ENVIRONMENT == "production"
+
+# Where everything the system writes goes, unless a root of its own is named below.
+VAR_DIR = Path(env.str("IMAGEHUB_VAR", default=str(BASE_DIR / "var"))).resolve()
+MEDIA_ROOT = Path(env.str("IMAGEHUB_MEDIA_ROOT", default=str(VAR_DIR / "media")))
+MODELS_ROOT = Path(env.str("IMAGEHUB_MODELS_ROOT", default=str(VAR_DIR / "models")))
+LOGS_ROOT = VAR_DIR / "logs"
+CONFIG_FILE = Path(env.str("IMAGEHUB_CONFIG", default=str(BASE_DIR / "config.yaml")))
+
+DEBUG = env.bool("IMAGEHUB_DEBUG", default=False)
+SECRET_KEY = (
+    env.str("IMAGEHUB_SECRET_KEY")
+    if IS_PRODUCTION
+    else env.str("IMAGEHUB_SECRET_KEY", default="") or development_secret_key(VAR_DIR)
+)
+ALLOWED_HOSTS = env.list("IMAGEHUB_ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
+CSRF_TRUSTED_ORIGINS = env.list("IMAGEHUB_CSRF_TRUSTED_ORIGINS", default=[])
+
+INSTALLED_APPS = [
+    # Ours first: imagehub.jobs replaces Django-Q's `qcluster` command with one that can be supervised.
+    "imagehub",
+    "imagehub.jobs",
+    "imagehub.accounts",
+    "imagehub.operations",
+    "albums",
+    "training",
+    "scraping",
+    "generation",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "whitenoise.runserver_nostatic",
+    "django.contrib.staticfiles",
+    "rest_framework",
+    "django_filters",
+    "drf_spectacular",
+    "django_q",
+    *env.list("IMAGEHUB_EXTRA_APPS", default=[]),
+]
+
+MIDDLEWARE = [
+    "imagehub.middleware.RequestIdMiddleware",
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+
+ROOT_URLCONF = "imagehub.urls"
+WSGI_APPLICATION = "imagehub.wsgi.application"
+APPEND_SLASH = False  # the paths of the API end without one
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+
+DATABASES = {"default": env.db("DATABASE_URL", default=f"sqlite:///{VAR_DIR / 'imagehub.sqlite3'}")}
+if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
+    # Web and workers write at once: wait for the lock, and take it up front.
+    DATABASES["default"]["OPTIONS"] = {
+        "timeout": 20,
+        "transaction_mode": "IMMEDIATE",
+        "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
+    }
+    # A file, because tests start clusters and commands that must see the same database.
+    DATABASES["default"]["TEST"] = {"NAME": str(VAR_DIR / "test.sqlite3")}
+else:
+    # Without lasting connections a cluster on PostgreSQL is six times slower.
+    DATABASES["default"]["CONN_MAX_AGE"] = env.int("IMAGEHUB_CONN_MAX_AGE", default=60)
+    DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+REDIS_URL = env.str("REDIS_URL", default="")
+CACHES = {
+    "default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": REDIS_URL}
+    if REDIS_URL
+    else {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}
+}
+
+Q_CLUSTER = django_q_settings()
+
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in (
+        "UserAttributeSimilarityValidator",
+        "MinimumLengthValidator",
+        "CommonPasswordValidator",
+        "NumericPasswordValidator",
+    )
+]
+LOGIN_URL = "admin:login"
+
+LANGUAGE_CODE = "en-us"
+TIME_ZONE = "UTC"
+USE_I18N = False
+USE_TZ = True
+
+STATIC_URL = "/static/"
+STATIC_ROOT = VAR_DIR / "static"
+STATICFILES_DIRS: list[Path] = []
+# Development serves static files from where they lie; production collects them first.
+WHITENOISE_USE_FINDERS = not IS_PRODUCTION
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {
+        "BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"
+        if IS_PRODUCTION
+        else "django.contrib.staticfiles.storage.StaticFilesStorage"
+    },
+}
+
+REST_FRAMEWORK = {
+    # The first one names the scheme of `WWW-Authenticate`, which makes "not signed in" a 401.
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "imagehub.api.authentication.TokenAuthentication",
+        "rest_framework.authentication.SessionAuthentication",
+    ],
+    "DEFAULT_PERMISSION_CLASSES": ["imagehub.api.permissions.StaffOnly"],  # deny when in doubt
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["imagehub.api.parsers.JSONParser"],
+    "DEFAULT_PAGINATION_CLASS": "imagehub.api.pagination.KeysetPagination",
+    "DEFAULT_FILTER_BACKENDS": ["imagehub.api.filters.StrictFilterBackend"],
+    "DEFAULT_SCHEMA_CLASS": "imagehub.api.schema.AutoSchema",
+    "EXCEPTION_HANDLER": "imagehub.api.problems.exception_handler",
+    "TEST_REQUEST_DEFAULT_FORMAT": "json",
+}
+
+SPECTACULAR_SETTINGS = {
+    "TITLE": "ImageHub",
+    "DESCRIPTION": "Keep, collect, train on and generate pictures.",
+    "VERSION": "0.1.0",
+    "OAS_VERSION": "3.1.0",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],
+    "COMPONENT_SPLIT_REQUEST": True,
+    "ENUM_NAME_OVERRIDES": {
+        "JobStatus": "imagehub.jobs.models.JobStatus.choices",
+        "Visibility": "albums.models.Visibility.choices",
+    },
+}
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"()": "imagehub.logs.RedactingFormatter"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    # Django-Q adds a handler of its own, and stops propagation, where the root has none.
+    "root": {"handlers": ["stderr"], "level": env.str("IMAGEHUB_LOG_LEVEL", default="INFO")},
+    "loggers": {
+        "django": {"handlers": [], "propagate": True},
+        "django.server": {"handlers": [], "propagate": True},
+        "django-q": {"level": "WARNING"},  # an INFO line for each doorbell helps nobody
+    },
+}

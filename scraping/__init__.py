@@ -1,0 +1,1 @@
+"""Collecting pictures from the web into albums."""

@@ -1,0 +1,41 @@
+"""Where the weights of base models are."""
+
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+
+from imagehub.config import get_config
+from imagehub.errors import NotReady
+from training.models import BaseModel
+from training.starter import MODEL_DIR
+
+BUNDLED = {"starter": MODEL_DIR}
+
+
+class ModelMissing(NotReady):
+    code = "model_missing"
+    title = "The weights of the base model are not on this machine"
+
+
+def locate_base_model(model: BaseModel) -> dict[str, Any]:
+    """Return what a child program needs to load a model: its ``kind``, ``source`` and ``allow_download``.
+
+    Raises:
+        ModelMissing: a local model whose weights are not there, or lie outside the models root.
+    """
+    if model.kind == BaseModel.Kind.HUB:
+        return {"kind": "hub", "source": model.source, "allow_download": get_config().engine.allow_downloads}
+    if model.kind == BaseModel.Kind.BUNDLED:
+        path = BUNDLED.get(model.source)
+    else:
+        path = _contained(settings.MODELS_ROOT, model.source)
+    if path is None or not path.exists():
+        raise ModelMissing(f"The weights of the base model “{model}” are not on this machine.")
+    return {"kind": "file" if path.is_file() else "folder", "source": str(path), "allow_download": False}
+
+
+def _contained(root: Path, name: str) -> Path | None:
+    """Return the path of a name under a root, or None when it leads out of it."""
+    path = (root / name).resolve()
+    return path if path.is_relative_to(root.resolve()) else None

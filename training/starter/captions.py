@@ -1,0 +1,170 @@
+"""Captions for the drawings, and the words that the starter model's tokenizer knows whole.
+
+No torch and no Django here. All randomness comes from the NumPy generator that the caller passes in.
+"""
+
+import numpy as np
+
+from training.starter.drawings import COLORS, SHAPES, Combination
+
+# In every template the color comes right before what it colors. That is how people write, and it is
+# what lets a two-layer text encoder bind two colors to the right things at any position in a prompt.
+TEMPLATES = (
+    "{a_color} {shape} on {a_background} background",
+    "{color} {shape} on {background}",
+    "{a_color} {shape} on {background}",
+    "{color} {shape} on {a_background} background",
+    "{color} {shape}, {background} background",
+    "{a_color} {shape} with {a_background} background",
+    "{a_color} {shape} in front of {a_background} background",
+    "the {color} {shape} on the {background} background",
+    "one {color} {shape} on a plain {background} background",
+    "a picture of {a_color} {shape} on {a_background} background",
+    "a drawing of {a_color} {shape} on {a_background} background",
+    "an image of {a_color} {shape}, {background} background",
+    "a simple {color} {shape} on a solid {background} background",
+    "on {a_background} background, {a_color} {shape}",
+    "{background} background, {color} {shape}",
+)
+
+# What set templates put around a row's prompt: "<base>. Art style: <theme>. <row>. <suffix>".
+BASES = (
+    "playing card",
+    "a playing card",
+    "trading card",
+    "tarot card",
+    "game card design",
+    "card illustration",
+    "sticker",
+    "app icon",
+    "logo",
+    "poster",
+    "postage stamp",
+    "a single playing card, front view",
+    "card game artwork",
+    "icon for a mobile game",
+    "digital illustration",
+)
+SUFFIXES = (
+    "simple",
+    "minimal",
+    "centered",
+    "high quality",
+    "clean lines",
+    "flat design",
+    "sharp edges",
+    "highly detailed",
+    "masterpiece, best quality",
+    "no text",
+    "vector art",
+    "4k",
+    "plain and clear",
+    "studio quality, sharp focus",
+    "trending, award winning",
+)
+
+_STYLE_WORDS = (
+    "abstract acrylic ancient anime art artistic baroque bauhaus beautiful bold botanical bright brush calm "
+    "cartoon celestial charcoal chinese cinematic classic clay clean colorful comic contemporary cosmic cozy "
+    "crayon cubism cute cyberpunk dark deco decorative detailed digital dramatic dream dreamy drawn elegant "
+    "embroidery engraving epic ethereal etching fairy fantasy fashion festive film fine flat floral folk "
+    "futuristic fresco geometric glass glossy glowing gothic gouache graffiti graphic grunge hand happy holiday "
+    "impressionism impressionist ink intricate isometric japanese kawaii lace light line linocut lowpoly "
+    "luxury magic manga marble maritime matte medieval minimalist minimalism modern mosaic mystic nature "
+    "nautical neon noir nouveau oil old origami ornate painted painting paper pastel pattern pen pencil "
+    "photo pixel playful pop popart portrait poster print psychedelic realism realistic renaissance render retro "
+    "romantic royal rustic scandinavian scifi sculpture shiny silk sketch smooth soft space spring stained "
+    "steampunk stone street style stylized summer surreal surrealism symmetric texture tribal tropical ukiyo "
+    "urban vector velvet vibrant victorian viking vintage vivid warm watercolor whimsical wild winter wood "
+    "woodcut woven zen"
+).split()
+
+# Words a person may type that no caption holds. Their embeddings stay as initialized, so they barely steer.
+_OTHER_WORDS = (
+    "about above across after all along alone also always among and animal another any apple are around as at "
+    "autumn back bad ball be bear beach before behind below beside best between big bird black blur blurry blurred "
+    "boat body book border both bottle bottom box boy bread bridge brown bunny but butterfly by camera candle "
+    "car card cards castle cat center chair character child children church city close cloud clouds coat coin cold "
+    "color colors colour cow crown cup dance day deck deep deer deformed design desk distant dog door down "
+    "dragon dress drink dusk each early earth edge elephant empty eye eyes face fall far farm field fire fish five "
+    "flag flower flowers fly fog food for forest four fox frame from front fruit full garden girl gold golden "
+    "grass gray great grey hair hat head her high hill his horse hot house human ice image in inside into is island "
+    "it its jack joker jpeg king kitchen knight lake lamp landscape large leaf leaves left lighting lion long "
+    "looking lot low lowres made man many map mask men middle mirror moon morning mountain mountains mouse mug music my near "
+    "new next nice night no noise not object ocean of off on one open or out outside over owl palm park people "
+    "person piano picture pink plain plant plate portrait princess queen quality rabbit rain rainbow river road "
+    "robot rock room rose round sand scene sea shadow shape shapes ship shirt shoe shot side silver simple sitting "
+    "six sky sleeping small snow solid some standing station statue street sun sunrise sunset table tall tea "
+    "temple ten text that their there these they thin thing things this three through to top toy train tree trees "
+    "two ugly under up very view village wall water watermark wave waves wearing wet wheel wide wind window wing "
+    "wings with without wolf woman women world worst year you young ace spades hearts clubs diamonds suit symbol "
+    "eight nine seven number icon logo circles squares stars sks ohwx concept"
+).split()
+
+_PUNCTUATION = (".", ",", ":", ";", "-", "!", "?", "(", ")", "'", '"', "&", "/", "%", "+")
+
+
+def known_words() -> list[str]:
+    """List the words and signs that are one token each, sorted."""
+    phrases = " ".join((*TEMPLATES, *BASES, *SUFFIXES)).replace(",", " ")
+    written = {word for word in phrases.split() if word.isalpha()}
+    return sorted({*SHAPES, *COLORS, "a", "an", *written, *_STYLE_WORDS, *_OTHER_WORDS, *_PUNCTUATION})
+
+
+def plain_caption(combination: Combination) -> str:
+    """Return the plain form, such as "a red heart on a white background"."""
+    return _fill(TEMPLATES[0], combination, article=_article)
+
+
+def random_caption(rng: np.random.Generator, combination: Combination) -> str:
+    """Return one of many ways to ask for a combination; a third are plain, almost half sit in a longer prompt."""
+    if rng.random() < 0.3:
+        return plain_caption(combination)
+    # Callers that fill "a {color}" into a template of their own write "a orange heart": some captions do too.
+    article = (lambda word: f"a {word}") if rng.random() < 0.3 else _article
+    caption = _fill(_choose(rng, TEMPLATES), combination, article=article)
+    if rng.random() < 0.35:
+        return caption
+    before, after = _surroundings(rng)
+    caption = (". " if rng.random() < 0.8 else ", ").join([*before, caption, *after])
+    return caption.capitalize() if rng.random() < 0.5 else caption
+
+
+def _surroundings(rng: np.random.Generator) -> tuple[list[str], list[str]]:
+    """Draw the phrases before and after a caption; at most about 50 tokens in all, so that nothing is cut off."""
+    before, after = [], []
+    if rng.random() < 0.55:
+        before.append(_choose(rng, BASES))
+    if rng.random() < 0.65:
+        sign = _choose(rng, ("Art style: ", "Art style: ", "art style: ", "style: ", ""))
+        before.append(sign + _some_words(rng, most=4))
+    if rng.random() < 0.2:
+        before.append(_some_words(rng, most=20))
+    if rng.random() < 0.5:
+        after.append(_choose(rng, SUFFIXES))
+    if rng.random() < 0.3:
+        after.append(_some_words(rng, most=10))
+    return before, after
+
+
+def _some_words(rng: np.random.Generator, *, most: int) -> str:
+    separator = _choose(rng, (" ", " ", ", "))
+    return separator.join(_choose(rng, _STYLE_WORDS) for _ in range(rng.integers(1, most + 1)))
+
+
+def _choose(rng: np.random.Generator, options: tuple[str, ...] | list[str]) -> str:
+    return options[rng.integers(len(options))]
+
+
+def _article(word: str) -> str:
+    return f"{'an' if word[0] in 'aeiou' else 'a'} {word}"
+
+
+def _fill(template: str, combination: Combination, *, article) -> str:
+    return template.format(
+        shape=combination.shape,
+        color=combination.color,
+        background=combination.background,
+        a_color=article(combination.color),
+        a_background=article(combination.background),
+    )
