@@ -10,9 +10,10 @@ from django.utils import timezone
 from albums.models import Album, AlbumImage, Image
 from albums.pictures import UnreadablePicture, read_header
 from imagehub import storage
-from imagehub.errors import NotReady
+from imagehub.errors import Conflict, NotReady
 
 __all__ = [
+    "AlbumGone",
     "ImageFileMissing",
     "UnreadablePicture",
     "add_images_to_album",
@@ -24,6 +25,11 @@ __all__ = [
 ]
 
 SUFFIXES = {Image.Format.PNG: "png", Image.Format.JPEG: "jpg", Image.Format.WEBP: "webp"}
+
+
+class AlbumGone(Conflict):
+    code = "album_gone"
+    title = "The album has been deleted"
 
 
 class ImageFileMissing(NotReady):
@@ -38,6 +44,7 @@ def store_image(image: Image, path: Path, *, album: Album | None = None) -> Imag
     removes, and never a row without a file. Not to be called with a transaction open.
 
     Raises:
+        AlbumGone: somebody deleted the album in the meantime.
         IntegrityError: the source has delivered this image before.
         StorageFull: the disk is full.
         UnreadablePicture: the file is no PNG, JPEG or WebP picture.
@@ -67,6 +74,7 @@ def save_image(image: Image, *, album: Album | None = None) -> Image:
     Touches no disk, so it may be part of the caller's transaction.
 
     Raises:
+        AlbumGone: somebody deleted the album in the meantime.
         IntegrityError: the source has delivered this image before.
         ValidationError: a field of the image is out of range.
     """
@@ -90,12 +98,17 @@ def create_album(album: Album) -> Album:
 
 
 def add_images_to_album(album: Album, images: Iterable[Image]) -> int:
-    """Append images to an album in the order given; return how many were not there yet."""
+    """Append images to an album in the order given; return how many were not there yet.
+
+    Raises:
+        AlbumGone: somebody deleted the album in the meantime.
+    """
     wanted = {image.pk: image for image in images}
     with transaction.atomic():
         # The lock of this album on PostgreSQL, of the database on SQLite: whoever appends next waits,
         # and then sees these positions.
-        Album.objects.filter(pk=album.pk).update(updated_at=timezone.now())
+        if not Album.objects.filter(pk=album.pk).update(updated_at=timezone.now()):
+            raise AlbumGone(f"The album “{album}” has been deleted.")
         present = album.memberships.filter(image__in=wanted).values_list("image_id", flat=True)
         for pk in present:
             del wanted[pk]

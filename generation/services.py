@@ -1,6 +1,7 @@
 """Everything that writes about generation, and the failures it can meet."""
 
 import secrets
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -99,12 +100,20 @@ def generate_images(job: GenerationJob, lease: Lease) -> None:
         JobFailed: a picture cannot be made or stored; those before it are kept.
         JobCancelled, WorkerStopping, LeaseLost: see ``Lease``.
     """
+    staging = storage.staging_dir(f"generation-{job.pk}")
+    try:
+        _generate_missing(job, lease, staging)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _generate_missing(job: GenerationJob, lease: Lease, staging: Path) -> None:
     stored = set(Image.objects.made_by(job.pk).values_list("source_index", flat=True))
     missing = [index for index in range(job.n) if index not in stored]
     for index in missing:
         lease.raise_if_stopping()
         image = _image(job, index)
-        _render(job, lease, image)
+        _render(job, lease, image, staging / f"{index}-{job.token}.png")
         with transaction.atomic():
             lease.renew()
             save_image(image, album=job.album)
@@ -134,7 +143,7 @@ def _image(job: GenerationJob, index: int) -> Image:
     )
 
 
-def _render(job: GenerationJob, lease: Lease, image: Image) -> None:
+def _render(job: GenerationJob, lease: Lease, image: Image, output: Path) -> None:
     """Have the engine make one picture, and store its file."""
     total = job.n * job.steps
 
@@ -145,17 +154,13 @@ def _render(job: GenerationJob, lease: Lease, image: Image) -> None:
             lease.report(step=image.source_index * job.steps, total_steps=total, message="Loading the model")
 
     try:
-        output = storage.staging_dir("generation") / f"{job.pk}-{image.source_index}-{job.token}.png"
-        try:
-            get_engine(get_config().engine).render(
-                _request(job, image, output),
-                on_event=on_event,
-                should_stop=lease.should_stop,
-                sensitive=[job.prompt, job.negative_prompt],
-            )
-            adopt_image_file(image, output)
-        finally:
-            output.unlink(missing_ok=True)
+        get_engine(get_config().engine).render(
+            _request(job, image, output),
+            on_event=on_event,
+            should_stop=lease.should_stop,
+            sensitive=[job.prompt, job.negative_prompt],
+        )
+        adopt_image_file(image, output)
     except EngineCancelled:
         raise JobCancelled if lease.cancel_requested else WorkerStopping from None
     except (JobFailed, LeaseLost):

@@ -18,13 +18,15 @@ _SENSITIVE_KEY = (
     r"|credentials?|session[_-]?id|csrf[_-]?middlewaretoken|signature)"
 )
 _VALUE = r"""(?:
-    [brf]?"(?:[^"\\\n]|\\.)*"?
+    \[redacted\]
+    | [brf]?"(?:[^"\\\n]|\\.)*"?
     | [brf]?'(?:[^'\\\n]|\\.)*'?
     | (?P<escaped>\\{1,3}["'])[^\n]*?(?:(?P=escaped)|$)
     | [^\s,;&"'}\])]+
 )"""
 _TO_LINE_END = r"""(?:
-    [brf]?"(?:[^"\\\n]|\\.)*"?
+    \[redacted\]
+    | [brf]?"(?:[^"\\\n]|\\.)*"?
     | [brf]?'(?:[^'\\\n]|\\.)*'?
     | (?P<escaped>\\{1,3}["'])[^\n]*?(?:(?P=escaped)|$)
     | [^\n"']+
@@ -35,7 +37,9 @@ _FLAGS = re.IGNORECASE | re.VERBOSE | re.MULTILINE
 
 _HEADER = re.compile(rf"(?P<key>(?:authorization|cookie){_IS})(?P<value>{_TO_LINE_END})", _FLAGS)
 _KEY_VALUE = re.compile(rf"(?P<key>{_SENSITIVE_KEY}{_IS})(?P<value>{_VALUE})", _FLAGS)
-_OPTION = re.compile(rf"(?P<key>--?[\w-]{{0,40}}{_SENSITIVE_KEY}\s{{1,4}})(?P<value>(?!-){_VALUE})", _FLAGS)
+_OPTION = re.compile(
+    rf"(?P<key>(?<![\w-])--?[\w-]{{0,40}}{_SENSITIVE_KEY}\s{{1,4}})(?P<value>(?!-){_VALUE})", _FLAGS
+)
 _BEARER = re.compile(r"\b(?P<key>(?:bearer|token)\s{1,4})[\w.~+/=:-]{12,}", re.IGNORECASE)
 _KNOWN_TOKEN = re.compile(
     r"\b(?:hf_[A-Za-z0-9]{16,}|sk-[\w-]{16,}|r8_\w{16,}|gh[pousr]_\w{16,}|github_pat_\w{16,}|glpat-[\w-]{16,}"
@@ -51,7 +55,7 @@ _TRUNCATED_PROMPT = re.compile(r"(truncated because CLIP can only handle sequenc
 
 _QUOTED_PATH = re.compile(r"""(?P<quote>["'])(?P<path>(?:/|[A-Za-z]:[\\/]|\\\\)[^"'\n]+)(?P=quote)""")
 _PATH = re.compile(
-    r"""(?:\bfile://|(?<![\w/.\]\\])(?:[A-Za-z]:)?)(?:/(?!/)|\\{1,2}(?=\w)) [^\s"'<>|:;,*?()\[\]{}]+""",
+    r"""(?:\bfile://|(?<![\w/.<\]\\])(?:[A-Za-z]:)?)(?:/(?!/)|\\{1,2}(?=\w)) [^\s"'<>|:;,*?()\[\]{}]+""",
     re.VERBOSE,
 )
 

@@ -347,8 +347,9 @@ def _sync_folder(path: Path) -> None:
 def _last_change(path: Path) -> float:
     """Return when anything in a folder, or a file itself, last changed."""
     entries = [path]
-    for folder, folders, files in os.walk(path):
-        entries += [Path(folder, name) for name in (*folders, *files)]
+    if not path.is_symlink():
+        for folder, folders, files in os.walk(path):
+            entries += [Path(folder, name) for name in (*folders, *files)]
     latest = 0.0
     for entry in entries:
         with suppress(FileNotFoundError):  # deleted in the meantime

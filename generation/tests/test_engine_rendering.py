@@ -13,6 +13,9 @@ from generation.engine.request import GenerateRequest
 from generation.engine.schedulers import SCHEDULERS
 from generation.tests import tiny_models
 
+# diffusers' schedulers hand tensors to numpy functions in a way that numpy 2 deprecates.
+pytestmark = pytest.mark.filterwarnings("ignore:__array_:DeprecationWarning")
+
 
 class Recorder(Watcher):
     """Notes what it hears, and stops the work with ``error`` after ``until`` steps."""

@@ -6,6 +6,7 @@ from types import FrameType
 
 from django.db import DatabaseError, connections
 from django_q.cluster import Cluster as DjangoQCluster
+from setproctitle import setproctitle
 
 from imagehub.jobs import parent_death, presence, stopping
 from imagehub.jobs.clusters import Cluster
@@ -38,6 +39,7 @@ def run_cluster(cluster: Cluster) -> None:
     connections.close_all()  # nothing that is forked may share this process's connection
     process = SupervisedCluster()
     process.start()
+    setproctitle(f"qcluster {cluster} main")
     next_ring = 0.0
     while not stopping.stop_requested():
         if not process.sentinel.is_alive():

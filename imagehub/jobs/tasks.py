@@ -5,10 +5,14 @@ from datetime import timedelta
 from django.utils import timezone
 from django_q.models import Task
 
+from imagehub import storage
 from imagehub.jobs import presence, reaper, runner
 from imagehub.jobs.clusters import Cluster
 
 RESULTS_KEPT = timedelta(days=30)
+
+STAGING_KEPT = timedelta(days=2)
+"""Longer than any job may run that still writes there, but for training, which has folders of its own."""
 
 
 def answer_doorbell(cluster: str) -> int:
@@ -22,6 +26,7 @@ def reap() -> int:
 
 
 def prune() -> int:
-    """Delete old results of Django-Q and traces of clusters long gone; return the number of rows."""
+    """Delete old results of Django-Q and traces of what is long gone; return the number of rows."""
+    storage.sweep_staging(STAGING_KEPT)
     old = Task.objects.filter(stopped__lt=timezone.now() - RESULTS_KEPT)
     return old.delete()[0] + presence.forget_dead()

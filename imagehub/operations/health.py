@@ -1,5 +1,6 @@
 """Is the system well? Each check answers with a sentence about what is wrong, or with nothing."""
 
+import os
 import secrets
 from collections.abc import Callable
 
@@ -57,11 +58,11 @@ def _cache() -> str:
 
 
 def _storage() -> str:
-    if not storage.is_writable():
-        return "The media folder cannot be written."
-    if storage.is_full():
-        return "The disk is full: new pictures are refused until space is made."
-    return ""
+    try:
+        storage.require_space()
+    except storage.StorageFull as error:
+        return str(error)
+    return "" if os.access(storage.root(), os.W_OK) else "The media folder cannot be written."
 
 
 def _configuration() -> str:

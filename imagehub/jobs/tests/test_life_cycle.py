@@ -71,9 +71,7 @@ ACTIONS = (
 
 
 @pytest.mark.django_db
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(actions=st.lists(st.sampled_from(ACTIONS), max_size=25))
 def test_no_sequence_of_events_breaks_the_life_cycle(actions):
     """Plays any sequence of what users, workers and reapers do, and checks each step against the table."""

@@ -31,7 +31,11 @@ def test_good_work_completes():
 def test_an_anticipated_failure_has_a_code_a_sentence_and_a_trace_for_staff():
     job = run(behaviour="fails")
 
-    assert (job.status, job.error_code, job.error_detail) == (JobStatus.FAILED, "no_luck", "It did not work out.")
+    assert (job.status, job.error_code, job.error_detail) == (
+        JobStatus.FAILED,
+        "no_luck",
+        "It did not work out.",
+    )
     assert "secret trace" in job.error_trace
 
 

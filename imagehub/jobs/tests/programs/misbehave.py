@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import time
+from pathlib import Path
 
 from imagehub.jobs.protocol import Channel, ExitCode
 
@@ -76,7 +77,7 @@ def half_line(argument: str) -> None:
 
 
 def foreign(argument: str) -> None:
-    os.write(events_fd(), b"Loading...\n[1, 2]\n\n\xff\xfe\n\"text\"\n")
+    os.write(events_fd(), b'Loading...\n[1, 2]\n\n\xff\xfe\n"text"\n')
     channel.emit("one")
     for _ in range(80):
         channel._events.write(b"x" * 65536)
@@ -137,7 +138,7 @@ def leaky(argument: str) -> None:
 
 def shows_limits(argument: str) -> None:
     here = {name: os.environ.get(name) for name in ("PYTHONUNBUFFERED", "COLOR", "HOME")}
-    channel.emit("environment", cwd=os.getcwd(), group=os.getpgrp(), pid=os.getpid(), **here)
+    channel.emit("environment", cwd=str(Path.cwd()), group=os.getpgrp(), pid=os.getpid(), **here)
     channel.emit("stdin", text=sys.stdin.read())
 
 

@@ -1,0 +1,392 @@
+"""The engine as the guard sees it: a process, two pipes, a log."""
+
+import contextlib
+import hashlib
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from generation.tests import tiny_models
+from imagehub.jobs.protocol import EVENTS_FD, REQUESTS_FD, ExitCode, encode
+
+ROOT = Path(__file__).parents[2]
+FINAL = {"done", "failed", "cancelled"}
+PATIENCE_SECONDS = 90
+MANY_STEPS = 1000
+
+
+class Engine:
+    """A running engine. Its events are collected as they come; its log is a file."""
+
+    def __init__(self, log: Path, *options: str):
+        requests_read, self._requests = os.pipe()
+        events_read, events_write = os.pipe()
+        environment = os.environ | {
+            EVENTS_FD: str(events_write),
+            REQUESTS_FD: str(requests_read),
+            "PYTHONPATH": str(ROOT),
+        }
+        self.log = log
+        with log.open("wb") as stream:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "generation.engine", *options],
+                cwd=log.parent,
+                env=environment,
+                pass_fds=(requests_read, events_write),
+                stdout=stream,
+                stderr=stream,
+            )
+        os.close(requests_read)
+        os.close(events_write)
+        self.events = []
+        self._news = threading.Condition()
+        threading.Thread(target=self._listen, args=(events_read,), daemon=True).start()
+
+    def _listen(self, events_read):
+        with os.fdopen(events_read, "rb") as lines:
+            for line in lines:
+                with self._news:
+                    self.events.append(json.loads(line))
+                    self._news.notify_all()
+
+    def send(self, **message):
+        os.write(self._requests, encode(message))
+
+    def send_raw(self, line: bytes):
+        os.write(self._requests, line)
+
+    def hang_up(self):
+        with contextlib.suppress(OSError):
+            os.close(self._requests)
+
+    def wait_for(self, matches):
+        """Return the first event that matches."""
+        with self._news:
+            found = self._news.wait_for(
+                lambda: next(filter(matches, self.events), None), timeout=PATIENCE_SECONDS
+            )
+        assert found, f"nothing of the sort; last events: {self.events[-5:]}; log: {self.log.read_text()}"
+        return found
+
+    def final(self, request_id):
+        return self.wait_for(lambda event: event["event"] in FINAL and event["id"] == request_id)
+
+    def of(self, request_id, kind):
+        return [event for event in self.events if event.get("id") == request_id and event["event"] == kind]
+
+    def wait_for_step(self, request_id, step=1):
+        self.wait_for(
+            lambda event: event["event"] == "step" and event["id"] == request_id and event["step"] >= step
+        )
+
+    def exit_status(self):
+        return self.process.wait(timeout=PATIENCE_SECONDS)
+
+    def close(self):
+        self.hang_up()
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    root = tmp_path_factory.mktemp("models")
+    folders = {"sd15": tiny_models.build_sd15(root / "sd15"), "sdxl": tiny_models.build_sdxl(root / "sdxl")}
+    folders["broken"] = Path(shutil.copytree(folders["sd15"], root / "broken"))
+    (weights,) = (folders["broken"] / "unet").glob("*.safetensors")
+    weights.write_bytes(weights.read_bytes()[:5000])
+    folders["missing"] = root / "missing"
+    return folders
+
+
+@pytest.fixture(scope="module")
+def shared_engine(tmp_path_factory):
+    """One process for many tests: starting it takes seconds."""
+    engine = Engine(tmp_path_factory.mktemp("engine") / "log.txt", "--device", "cpu")
+    yield engine
+    engine.close()
+
+
+@pytest.fixture
+def ask(models, tmp_path, request):
+    """Send a request and return its id, which is also the name of its file."""
+    numbers = iter(range(100))
+
+    def ask(engine, model="sd15", **fields):
+        request_id = f"{request.node.name}-{next(numbers)}"
+        message = {
+            "type": "generate",
+            "id": request_id,
+            "model": {"source": str(models[model]), "kind": "folder"},
+            "prompt": "a red heart",
+            "negative_prompt": "",
+            "seed": 3,
+            "steps": 4,
+            "width": 64,
+            "height": 64,
+            "guidance_scale": 7.5,
+            "scheduler": None,
+            "output": str(tmp_path / f"{next(numbers)}.png"),
+            "text": {"parameters": "a red heart", "imagehub": '{"prompt": "♥"}'},
+        }
+        engine.send(**message | fields)
+        return request_id
+
+    return ask
+
+
+@pytest.fixture
+def engine(shared_engine):
+    """The shared engine, idle, and still idle and well afterwards."""
+    before = len(shared_engine.events)
+    yield shared_engine
+    assert shared_engine.process.poll() is None, shared_engine.log.read_text()
+    asked = {event["id"] for event in shared_engine.events[before:] if "id" in event}
+    for request_id in asked:
+        shared_engine.final(request_id)
+        finals = [
+            event
+            for event in shared_engine.events
+            if event.get("id") == request_id and event["event"] in FINAL
+        ]
+        assert len(finals) == 1
+
+
+def pixels_of(event):
+    with Image.open(event["output"]) as picture:
+        return np.asarray(picture).copy()
+
+
+def test_says_what_it_is_when_ready(engine):
+    ready = engine.wait_for(lambda event: event["event"] == "ready")
+
+    assert ready["pid"] == engine.process.pid
+    assert (ready["device"], ready["dtype"], ready["threads"]) == ("cpu", "float32", 1)
+    assert "torch" in ready["versions"]
+
+
+def test_writes_the_picture_it_reports(engine, ask):
+    done = engine.final(ask(engine, width=128))
+
+    content = Path(done["output"]).read_bytes()
+    assert done["event"] == "done"
+    assert done["sha256"] == hashlib.sha256(content).hexdigest()
+    assert done["size_bytes"] == len(content)
+    assert (done["width"], done["height"]) == (128, 64)
+    with Image.open(done["output"]) as picture:
+        assert picture.size == (128, 64)
+        assert picture.text == {"parameters": "a red heart", "imagehub": '{"prompt": "♥"}'}
+    assert set(done["timings"]) == {"load", "encode", "denoise", "decode", "save", "total"}
+
+
+def test_reports_phases_and_every_step(engine, ask):
+    request_id = ask(engine, steps=5)
+    engine.final(request_id)
+
+    assert [event["step"] for event in engine.of(request_id, "step")] == [1, 2, 3, 4, 5]
+    phases = [event["phase"] for event in engine.of(request_id, "phase")]
+    assert phases[-4:] == ["encode", "denoise", "decode", "save"]
+
+
+def test_loads_a_model_once_for_many_requests(engine, ask):
+    first = engine.final(ask(engine))
+
+    requests = [ask(engine, seed=seed) for seed in range(5)]
+
+    finals = [engine.final(request_id) for request_id in requests]
+    assert {final["loads"] for final in finals} == {first["loads"]}
+    assert not any(engine.of(request_id, "loaded") for request_id in requests)
+
+
+def test_gives_the_same_pixels_whatever_happens_in_between(engine, ask, tmp_path):
+    first = engine.final(ask(engine))
+
+    cancelled = ask(engine, steps=MANY_STEPS, scheduler="euler_a")
+    engine.wait_for_step(cancelled)
+    engine.send(type="cancel", id=cancelled)
+    others = [
+        ask(engine, seed=9, scheduler="dpmpp_2m_karras"),
+        ask(engine, "sdxl"),
+        ask(engine, "missing"),
+        ask(engine, "broken"),
+        ask(engine, scheduler="nonsense"),
+        ask(engine, output=str(tmp_path / "no" / "such" / "folder.png")),
+    ]
+    again = engine.final(ask(engine))
+
+    assert engine.final(cancelled)["event"] == "cancelled"
+    events = [engine.final(request_id) for request_id in others]
+    assert [event.get("code", event["event"]) for event in events] == [
+        "done",
+        "done",
+        "model_missing",
+        "model_invalid",
+        "unknown_scheduler",
+        "storage_error",
+    ]
+    assert again["sha256"] == first["sha256"]
+    assert np.array_equal(pixels_of(again), pixels_of(first))
+
+
+class TestCancel:
+    def test_ends_a_running_request_within_a_few_steps(self, engine, ask):
+        request_id = ask(engine, steps=MANY_STEPS)
+        engine.wait_for_step(request_id, 3)
+
+        engine.send(type="cancel", id=request_id)
+
+        assert engine.final(request_id)["event"] == "cancelled"
+        assert len(engine.of(request_id, "step")) < MANY_STEPS / 2
+        assert not engine.of(request_id, "done")
+
+    def test_ends_a_waiting_request_before_it_begins(self, engine, ask):
+        running = ask(engine, steps=200)
+        waiting = ask(engine)
+
+        engine.send(type="cancel", id=waiting)
+
+        assert engine.final(waiting)["event"] == "cancelled"
+        assert not engine.of(waiting, "phase")
+        assert engine.final(running)["event"] == "done"
+
+    def test_during_a_load_takes_effect_before_denoising(self, engine, ask, models):
+        (models["sd15"] / "model_index.json").touch()  # so it is loaded again
+        request_id = ask(engine)
+
+        engine.send(type="cancel", id=request_id)
+
+        assert engine.final(request_id)["event"] == "cancelled"
+        assert not engine.of(request_id, "step")
+
+    def test_of_an_unknown_or_finished_request_is_ignored(self, engine, ask):
+        finished = ask(engine)
+        engine.final(finished)
+
+        engine.send(type="cancel", id=finished)
+        engine.send(type="cancel", id="never heard of")
+
+        again = ask(engine, id=finished, steps=6)
+        engine.wait_for(lambda event: event["event"] == "step" and event.get("total") == 6)
+        engine.wait_for(
+            lambda event: event["event"] == "done" and event["seq"] > engine.of(again, "step")[-1]["seq"]
+        )
+        engine.events = [event for event in engine.events if event.get("id") != finished]
+
+
+class TestBadInput:
+    def test_fails_the_request_and_nothing_else(self, engine, ask):
+        bad = [ask(engine, width=63), ask(engine, seed=None), ask(engine, scheduler="pndm", steps=3)]
+
+        assert [engine.final(request_id)["code"] for request_id in bad] == ["bad_request"] * 3
+        assert engine.final(ask(engine))["event"] == "done"
+
+    def test_ignores_lines_that_are_no_requests(self, engine, ask):
+        engine.send_raw(b"not json\n[1, 2]\n{}\n\xff\xfe\n")
+        engine.send(type="generate", id=5)
+        engine.send(type="dance", id="x")
+
+        assert engine.final(ask(engine))["event"] == "done"
+
+    def test_failures_tell_owners_a_sentence_and_staff_the_rest(self, engine, ask, models):
+        failed = engine.final(ask(engine, "broken"))
+
+        assert failed["code"] == "model_invalid"
+        assert failed["detail"].endswith(".")
+        assert str(models["broken"]) not in failed["detail"]
+        assert "Traceback" in failed["traceback"]
+
+
+class TestFullDisk:
+    def test_fails_the_request_and_keeps_earlier_pictures(self, engine, ask, tmp_path):
+        first = engine.final(ask(engine))
+        output = tmp_path / "full.png"
+        # The device that is always full, under the very name that the picture is written to first.
+        (tmp_path / f".full.png.{engine.process.pid}.tmp").symlink_to("/dev/full")
+
+        failed = engine.final(ask(engine, output=str(output)))
+
+        assert failed["code"] == "disk_full"
+        assert sorted(os.listdir(tmp_path)) == [Path(first["output"]).name]
+        assert engine.final(ask(engine, output=str(output)))["sha256"] == first["sha256"]
+
+    def test_so_does_a_limit_on_file_sizes(self, engine, ask, tmp_path):
+        _soft, hard = resource.prlimit(engine.process.pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(engine.process.pid, resource.RLIMIT_FSIZE, (100, hard))
+        try:
+            failed = engine.final(ask(engine))
+        finally:
+            resource.prlimit(engine.process.pid, resource.RLIMIT_FSIZE, (hard, hard))
+
+        assert failed["code"] == "storage_error"
+        assert os.listdir(tmp_path) == []
+
+
+def test_keeps_prompts_out_of_its_log(engine, ask):
+    prompt = "a very long prompt " * 30 + "CANARY"
+
+    for model in ("sd15", "sdxl"):
+        done = engine.final(ask(engine, model, prompt=prompt, negative_prompt=prompt))
+        assert done["event"] == "done"
+        engine.final(ask(engine, model, prompt=prompt, scheduler="nonsense"))
+
+    log = engine.log.read_text()
+    assert "CANARY" not in log
+    assert "long prompt" not in log
+
+
+class TestEnd:
+    """Each of these ends a process of its own."""
+
+    @pytest.fixture
+    def mortal(self, tmp_path):
+        engine = Engine(tmp_path / "log.txt")
+        engine.wait_for(lambda event: event["event"] == "ready")
+        yield engine
+        engine.close()
+
+    def test_comes_soon_after_sigterm_and_leaves_the_running_request_open(self, mortal, ask):
+        finished = ask(mortal)
+        running = ask(mortal, steps=MANY_STEPS)
+        mortal.wait_for_step(running)
+        sent_at = time.monotonic()
+
+        mortal.process.send_signal(signal.SIGTERM)
+
+        assert mortal.exit_status() == ExitCode.STOPPED
+        assert time.monotonic() - sent_at < 5
+        assert mortal.final(finished)["event"] == "done"
+        assert not [
+            event for event in mortal.events if event.get("id") == running and event["event"] in FINAL
+        ]
+
+    def test_comes_soon_after_sigterm_when_idle(self, mortal):
+        mortal.process.send_signal(signal.SIGTERM)
+
+        assert mortal.exit_status() == ExitCode.STOPPED
+
+    def test_comes_when_the_guard_hangs_up_and_all_is_answered(self, mortal, ask):
+        requests = [ask(mortal, seed=seed) for seed in range(3)]
+
+        mortal.hang_up()
+
+        assert mortal.exit_status() == ExitCode.FINISHED
+        assert [mortal.final(request_id)["event"] for request_id in requests] == ["done"] * 3
+
+    def test_comes_on_request(self, mortal, ask):
+        last = ask(mortal)
+
+        mortal.send(type="shutdown")
+
+        assert mortal.exit_status() == ExitCode.FINISHED
+        assert mortal.final(last)["event"] == "done"
