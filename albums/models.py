@@ -76,7 +76,9 @@ class AlbumQuerySet(VisibilityQuerySet["Album"]):
         memberships = AlbumImage.objects.visible_to(user).filter(album=OuterRef("pk")).in_order()
         return self.annotate(
             **{
-                name: Subquery(memberships.values("image")[number : number + 1])
+                name: Subquery(
+                    memberships.values("image")[number : number + 1], output_field=models.UUIDField()
+                )
                 for number, name in enumerate(PREVIEW_IDS)
             }
         )

@@ -62,6 +62,8 @@ def render(path: Path, size: int) -> bytes:
     with open_picture(path) as picture:
         picture.draft(None, (size, size))  # a JPEG can be decoded at an eighth of its size
         upright = PIL.ImageOps.exif_transpose(picture)
+        if upright.mode == "I;16":  # Pillow would cut off what is brighter than 255
+            upright = upright.point(lambda value: value * (1 / 256)).convert("L")
         if upright.mode not in MODES:
             upright = upright.convert("RGBA" if upright.has_transparency_data else "RGB")
         upright.thumbnail((size, size), PIL.Image.Resampling.LANCZOS)

@@ -1,3 +1,4 @@
+import logging
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +10,9 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema, extend_schema_view
 from rest_framework import mixins, viewsets
 from rest_framework.decorators import action
+from rest_framework.exceptions import NotFound
 from rest_framework.request import Request
+from rest_framework.response import Response
 from rest_framework.serializers import BaseSerializer
 
 from albums.api.files import RangeNotSatisfiable, ServedFile, file_name
@@ -22,9 +25,11 @@ from albums.api.serializers import (
     ThumbnailQuerySerializer,
 )
 from albums.models import Album, AlbumQuerySet, Image, ImageQuerySet, may_see_everything
-from albums.services import image_path
+from albums.services import ImageFileMissing, image_path
 from albums.thumbnails import default_size, thumbnail_path
 from imagehub.api.permissions import StaffOrReadOnly
+
+logger = logging.getLogger(__name__)
 
 A_FILE = {(200, "image/*"): OpenApiTypes.BINARY}
 
@@ -94,6 +99,12 @@ class ImageViewSet(mixins.RetrieveModelMixin, mixins.ListModelMixin, viewsets.Ge
                 visibility=image.visibility,
             )
         )
+
+    def handle_exception(self, exc: Exception) -> Response:
+        if isinstance(exc, ImageFileMissing | FileNotFoundError):
+            logger.error("The file of the image at %s is missing: see check_storage", self.request.path)
+            exc = NotFound("The file of this image is missing.", code=ImageFileMissing.code)
+        return super().handle_exception(exc)
 
     def _respond(self, file: ServedFile) -> HttpResponseBase:
         try:

@@ -9,7 +9,7 @@ from typing import Any
 
 import huggingface_hub.constants
 import torch
-from diffusers import AutoPipelineForText2Image, DiffusionPipeline
+from diffusers import AutoPipelineForText2Image
 from diffusers.loaders.single_file_utils import fetch_diffusers_config
 from diffusers.pipelines.auto_pipeline import AUTO_TEXT2IMAGE_PIPELINES_MAPPING
 from huggingface_hub import snapshot_download
@@ -46,7 +46,7 @@ def check_presence(reference: ModelReference) -> None:
             raise _missing(reference)
 
 
-def load_pipeline(reference: ModelReference, hardware: Hardware) -> DiffusionPipeline:
+def load_pipeline(reference: ModelReference, hardware: Hardware) -> Any:
     """Load a text-to-image pipeline onto the device.
 
     Raises:
@@ -78,7 +78,7 @@ def load_pipeline(reference: ModelReference, hardware: Hardware) -> DiffusionPip
     return pipeline
 
 
-def _load_diffusers_layout(reference: ModelReference, dtype: torch.dtype) -> DiffusionPipeline:
+def _load_diffusers_layout(reference: ModelReference, dtype: torch.dtype) -> Any:
     index = AutoPipelineForText2Image.load_config(
         reference.source, local_files_only=not reference.allow_download
     )
@@ -92,7 +92,7 @@ def _load_diffusers_layout(reference: ModelReference, dtype: torch.dtype) -> Dif
     )
 
 
-def _load_file(reference: ModelReference, dtype: torch.dtype) -> DiffusionPipeline:
+def _load_file(reference: ModelReference, dtype: torch.dtype) -> Any:
     config = _config_for_file(reference)
     index = json.loads((config / INDEX).read_text())
     class_name = index["_class_name"]

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diffusers import DiffusionPipeline
-
 from generation.engine import loading
 from generation.engine.hardware import Hardware, free_cached_memory
 from generation.engine.request import ModelKind, ModelReference
@@ -17,9 +15,9 @@ ModelKey = tuple[ModelKind, str, int, int]
 
 @dataclass
 class LoadedModel:
-    """A pipeline, and its own scheduler as it was loaded: the original that requests copy."""
+    """A diffusers pipeline (its classes share no typed base), and its own scheduler as it was loaded: the original that requests copy."""
 
-    pipeline: DiffusionPipeline
+    pipeline: Any
     scheduler: Any
 
 

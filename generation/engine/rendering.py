@@ -48,7 +48,7 @@ def render(
         RequestFailed: it cannot be made.
         RequestCancelled: the watcher said so.
     """
-    vae = getattr(model.pipeline, "vae", None)
+    vae: Any = getattr(model.pipeline, "vae", None)
     try:
         return _Rendering(model, request, watcher).run()
     except Exception as error:
@@ -67,7 +67,7 @@ class _Rendering:
     """One run of a pipeline, with the moments between its phases caught by hooks."""
 
     def __init__(self, model: LoadedModel, request: GenerateRequest, watcher: Watcher) -> None:
-        self.pipeline: Any = model.pipeline
+        self.pipeline = model.pipeline
         self.request = request
         self.watcher = watcher
         self.scheduler = make_scheduler(request.scheduler, model.scheduler, steps=request.steps)

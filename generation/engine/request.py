@@ -139,8 +139,9 @@ def _side(message: Mapping[str, Any], field: str) -> int:
 
 def _number(message: Mapping[str, Any], field: str, low: float, high: float) -> float:
     value = message.get(field)
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not math.isfinite(value) or not low <= value <= high:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise _wrong(field, f"a number from {low:g} to {high:g}")
+    if not math.isfinite(value) or not low <= value <= high:
         raise _wrong(field, f"a number from {low:g} to {high:g}")
     return float(value)
 

@@ -86,7 +86,8 @@ def _check_steps(scheduler: Any, label: str, steps: int) -> None:
     low = MIN_STEPS.get(kind, 1)
     # LCM picks its steps out of a short, distilled schedule; the others out of the training steps.
     limit = "original_inference_steps" if kind == "LCMScheduler" else "num_train_timesteps"
-    high = scheduler.config.get(limit, MAX_STEPS)
+    # An offset shifts every step; without it, the last would fall behind the end of the training steps.
+    high = scheduler.config.get(limit, MAX_STEPS) - scheduler.config.get("steps_offset", 0)
     if not low <= steps <= high:
         raise RequestFailed(
             FailureCode.BAD_REQUEST, f"{label} works with {low} to {high} steps, not with {steps}."

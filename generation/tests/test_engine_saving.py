@@ -22,7 +22,7 @@ def test_writes_the_pixels_and_says_what_it_wrote(tmp_path):
         assert np.array_equal(np.asarray(picture), PIXELS)
     assert saved.size_bytes == output.stat().st_size
     assert saved.sha256 == hashlib.sha256(output.read_bytes()).hexdigest()
-    assert os.listdir(tmp_path) == ["picture.png"]
+    assert list(tmp_path.iterdir()) == [output]
 
 
 def test_embeds_text_in_any_language(tmp_path):
@@ -52,7 +52,7 @@ def test_names_a_full_disk_and_leaves_nothing(tmp_path, monkeypatch):
 
     assert caught.value.code == FailureCode.DISK_FULL
     assert output.read_bytes() == b"an earlier picture"
-    assert os.listdir(tmp_path) == ["picture.png"]
+    assert list(tmp_path.iterdir()) == [output]
 
 
 @pytest.mark.parametrize("place", ["missing/picture.png", "folder"])
@@ -64,4 +64,4 @@ def test_names_a_place_that_cannot_be_written(tmp_path, place):
 
     assert caught.value.code == FailureCode.STORAGE_ERROR
     assert str(tmp_path) not in caught.value.detail
-    assert os.listdir(tmp_path) == ["folder"]
+    assert list(tmp_path.iterdir()) == [tmp_path / "folder"]

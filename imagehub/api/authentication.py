@@ -1,6 +1,43 @@
-from rest_framework.authentication import BaseAuthentication
+from django.contrib.auth.models import User
+from django.utils import timezone
+from rest_framework.authentication import BaseAuthentication, get_authorization_header
+from rest_framework.exceptions import AuthenticationFailed
+from rest_framework.request import Request
+
+from imagehub.accounts.models import ApiToken
+from imagehub.accounts.services import find_token, note_use
+
+SCHEME = b"bearer"
+
+
+class InvalidToken(AuthenticationFailed):
+    """One answer for all tokens that do not open the door, so that nobody learns why."""
+
+    default_code = "invalid_token"
+    default_detail = "The API token is unknown, expired or revoked."
+
+
 class TokenAuthentication(BaseAuthentication):
-    def authenticate(self, request):
-        return None
-    def authenticate_header(self, request):
-        return "Bearer"
+    """``Authorization: Bearer <token>`` (RFC 6750).
+
+    A token that is no good ends the request: a session beside it does not help.
+    """
+
+    def authenticate(self, request: Request) -> tuple[User, ApiToken] | None:
+        if not _names_bearer(request):
+            return None
+        _, _, secret = get_authorization_header(request).partition(b" ")
+        now = timezone.now()
+        token = find_token(secret.decode("latin-1").strip(" "), now)
+        if token is None:
+            raise InvalidToken
+        note_use(token, now)
+        return token.user, token
+
+    def authenticate_header(self, request: Request) -> str:
+        """Return the challenge of a 401, which follows a Bearer header only when its token was refused."""
+        return 'Bearer realm="ImageHub"' + (', error="invalid_token"' if _names_bearer(request) else "")
+
+
+def _names_bearer(request: Request) -> bool:
+    return get_authorization_header(request).split(b" ", 1)[0].lower() == SCHEME

@@ -1,3 +1,52 @@
+from collections.abc import Iterable
+from typing import Any
+
+from django.db.models import QuerySet
+from django_filters.filterset import BaseFilterSet
 from django_filters.rest_framework import DjangoFilterBackend
+from django_filters.widgets import SuffixedMultiWidget
+from rest_framework.exceptions import ErrorDetail, ValidationError
+from rest_framework.request import Request
+from rest_framework.settings import api_settings
+
+
 class StrictFilterBackend(DjangoFilterBackend):
-    pass
+    """Filters a list by the view's ``filterset_class``, and refuses query parameters that mean nothing.
+
+    A misspelt filter that was ignored would answer with everything. Single objects are found by their id
+    alone, so their requests are left as they are.
+    """
+
+    def filter_queryset(self, request: Request, queryset: QuerySet[Any], view: Any) -> QuerySet[Any]:
+        if getattr(view, "detail", None):
+            return queryset
+        filterset = self.get_filterset(request, queryset, view)
+        paginator = getattr(view, "paginator", None)
+        refuse_unknown_parameters(
+            request,
+            known={
+                *(() if filterset is None else _names(filterset)),
+                *(paginator.get_query_params(view) if hasattr(paginator, "get_query_params") else ()),
+            },
+        )
+        return super().filter_queryset(request, queryset, view)
+
+
+def refuse_unknown_parameters(request: Request, *, known: Iterable[str]) -> None:
+    """Refuse every query parameter but these and the one that names a format.
+
+    Raises:
+        ValidationError: there is one, and it is named.
+    """
+    accepted = {*known, api_settings.URL_FORMAT_OVERRIDE}
+    message = ErrorDetail("There is no such query parameter.", code="unknown_parameter")
+    if unknown := {name: [message] for name in request.query_params if name not in accepted}:
+        raise ValidationError(unknown)
+
+
+def _names(filterset: BaseFilterSet) -> Iterable[str]:
+    for name, field in filterset.form.fields.items():
+        if isinstance(field.widget, SuffixedMultiWidget):  # a range has one parameter for each end
+            yield from (field.widget.suffixed(name, suffix) for suffix in field.widget.suffixes)
+        else:
+            yield name

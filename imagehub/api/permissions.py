@@ -1,3 +1,5 @@
+"""Who may call a view. Whoever is not signed in gets a 401 from DRF, everybody else a 403."""
+
 from typing import Any
 
 from rest_framework.permissions import SAFE_METHODS, BasePermission
@@ -5,7 +7,7 @@ from rest_framework.request import Request
 
 
 class StaffOnly(BasePermission):
-    """Only staff. Whoever is not signed in gets a 401, everybody else a 403."""
+    """Only active staff."""
 
     message = "Only staff may do this."
 
@@ -14,9 +16,7 @@ class StaffOnly(BasePermission):
 
 
 class StaffOrReadOnly(StaffOnly):
-    """Everybody may look, only staff may change. What a visitor sees is the queryset's decision."""
-
-    message = "Only staff may change this."
+    """Everybody may look, only staff may change. Which rows somebody sees is the queryset's decision."""
 
     def has_permission(self, request: Request, view: Any) -> bool:
         return request.method in SAFE_METHODS or super().has_permission(request, view)

@@ -1,1 +1,81 @@
-from drf_spectacular.openapi import AutoSchema  # noqa: F401
+"""What the OpenAPI schema says of every operation, so that no view has to: its failures and its sign-in."""
+
+from typing import Any
+
+from drf_spectacular import openapi
+from drf_spectacular.extensions import OpenApiAuthenticationExtension
+from drf_spectacular.plumbing import build_bearer_security_scheme_object
+from drf_spectacular.utils import OpenApiResponse
+from rest_framework import serializers
+from rest_framework.permissions import SAFE_METHODS, AllowAny
+
+from imagehub.api.permissions import StaffOrReadOnly
+from imagehub.api.problems import CONTENT_TYPE
+
+
+class ProblemErrorSerializer(serializers.Serializer):
+    """One thing that is wrong with a request."""
+
+    pointer = serializers.CharField(help_text="Where, as a JSON pointer (RFC 6901).", allow_blank=True)
+    code = serializers.CharField(help_text="What, for programs.")
+    detail = serializers.CharField(help_text="What, for people.")
+
+
+class ProblemSerializer(serializers.Serializer):
+    """Why a request failed (RFC 9457)."""
+
+    type = serializers.CharField()
+    title = serializers.CharField()
+    status = serializers.IntegerField()
+    detail = serializers.CharField()
+    instance = serializers.CharField(help_text="The path that was asked for.")
+    code = serializers.CharField(help_text="What happened, for programs.")
+    request_id = serializers.CharField(help_text="The same as in the header `X-Request-ID`.")
+    errors = ProblemErrorSerializer(many=True, required=False, help_text="For invalid fields.")
+    retry_after = serializers.IntegerField(required=False, help_text="Seconds to wait, for 429.")
+
+
+class TokenScheme(OpenApiAuthenticationExtension):
+    target_class = "imagehub.api.authentication.TokenAuthentication"
+    name = "bearerAuth"
+
+    def get_security_definition(self, auto_schema: openapi.AutoSchema) -> dict[str, Any]:
+        return build_bearer_security_scheme_object(header_name="Authorization", token_prefix="Bearer")
+
+
+class AutoSchema(openapi.AutoSchema):
+    """Adds the failures that an operation can have by what it is. Others are declared with the view."""
+
+    def get_auth(self) -> list[dict[str, Any]]:
+        return [*super().get_auth(), *([{}] if self._is_open_to_all(StaffOrReadOnly) else [])]
+
+    def _get_response_bodies(self, direction: Any = "response") -> dict[str, Any]:
+        bodies = super()._get_response_bodies(direction)
+        if direction != "response":
+            return bodies
+        for code, description in self._failures().items():
+            response = OpenApiResponse(ProblemSerializer, description=description)
+            bodies.setdefault(code, self._get_response_for_code(response, code, [CONTENT_TYPE]))
+        return bodies
+
+    def _failures(self) -> dict[str, str]:
+        is_safe = self.method in SAFE_METHODS
+        has_query = any(parameter["in"] == "query" for parameter in self._get_parameters())
+        is_open = self._is_open_to_all(AllowAny, StaffOrReadOnly)
+        failures = {
+            "400": ("Something is invalid.", has_query or not is_safe),
+            "401": ("Not signed in, or the token is no good.", bool(self.view.get_authenticators())),
+            "403": ("Not allowed.", not is_open or not is_safe),
+            "404": ("There is no such object.", "{" in self.path),
+            "default": ("Any other failure.", True),
+        }
+        return {code: description for code, (description, fits) in failures.items() if fits}
+
+    def _is_open_to_all(self, *kinds: type) -> bool:
+        """Tell whether permissions of these kinds let everybody do this."""
+        permissions = self.view.get_permissions()
+        return all(
+            isinstance(permission, kinds)
+            and (self.method in SAFE_METHODS or isinstance(permission, AllowAny))
+            for permission in permissions
+        )

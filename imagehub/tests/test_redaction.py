@@ -237,9 +237,9 @@ class TestSpeed:
     )
     @pytest.mark.parametrize("function", [redact, redact_paths, lambda text: redact(text, sensitive=["abc"])])
     def test_is_linear(self, function, hostile):
-        text = hostile * (200_000 // len(hostile))
+        text = hostile * (100_000 // len(hostile))
         began = time.perf_counter()
 
         function(text)
 
-        assert time.perf_counter() - began < 3
+        assert time.perf_counter() - began < 2

@@ -6,13 +6,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-from diffusers import StableDiffusionPipeline
-
 from training.starter import MODEL_DIR
 from training.starter.architecture import Sizes
 from training.starter.evaluation import contact_sheet, evaluate
-from training.starter.publishing import publish
+from training.starter.mixed_precision import one_thread
+from training.starter.publishing import load, save_weights, write_model_card
 from training.starter.trainer import Recipe, train
 
 QUICK_SIZES = Sizes(text_width=32, text_layers=1, vae_channels=(8, 8, 8, 8), unet_channels=(16, 32), heads=2)
@@ -34,7 +32,7 @@ DEFAULT_WORK_DIR = Path("var/starter")
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("--seed", type=int, default=Recipe.seed, help="what all randomness comes from")
+    parser.add_argument("--seed", type=int, default=Recipe().seed, help="what all randomness comes from")
     parser.add_argument("--output", type=Path, default=MODEL_DIR, help="folder of the model, written or evaluated")
     parser.add_argument(
         "--work-dir",
@@ -48,15 +46,29 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, write: Callable[[str], object]) -> bool:
-    """Train unless told not to, measure, publish; return whether the quality bar is met."""
-    with torch_threads(1):
-        if options.evaluate_only:
-            pipeline = load(options.output)
-            evaluation, pictures = evaluate(pipeline)
-        else:
-            recipe = replace(QUICK if options.quick else Recipe(), seed=options.seed)
+    """Train unless told not to, measure what was saved, and write the measurements as JSON.
 
-            def report(stage: str, steps_done: int, steps_in_all: int, loss: float) -> None:
-                write(f"{stage}: step {steps_done} of {steps_in_all}, loss {loss:.4f}")
+    Returns whether the model meets the quality bar; a model that does not is written all the same.
 
-            pipeline = train(recipe, options.work_dir, report)
+    Raises:
+        OtherRecipe: the work folder holds the state of a training with other settings.
+        ModelTooLarge: the model weighs more than may be committed.
+        NoModel: there is nothing to evaluate.
+    """
+    recipe = replace(QUICK if options.quick else Recipe(), seed=options.seed)
+    if not options.evaluate_only:
+
+        def report(stage: str, steps_done: int, steps_in_all: int, loss: float) -> None:
+            write(f"{stage}: step {steps_done} of {steps_in_all}, loss {loss:.4f}")
+
+        save_weights(train(recipe, options.work_dir, report), options.output)
+    pipeline = load(options.output)
+    write("measuring: the judge on clean drawings first, then reconstructions, then the held-out prompts")
+    with one_thread():
+        evaluation, pictures = evaluate(pipeline, write=write)
+    if not options.evaluate_only:
+        write_model_card(pipeline, recipe, evaluation, options.output)
+    if options.contact_sheet:
+        contact_sheet(pictures).save(options.contact_sheet, format="PNG")
+    write(json.dumps(evaluation.as_dict(), indent=2))
+    return evaluation.held_out.meets_bar()

@@ -1,6 +1,7 @@
 """Measures the starter model on the held-out prompts, with the judge, and never by eye alone."""
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from time import perf_counter
 
@@ -20,6 +21,8 @@ from training.starter.drawings import (
     random_drawing,
 )
 from training.starter.judge import judge
+
+logger = logging.getLogger(__name__)
 
 NUM_INFERENCE_STEPS = 25
 GUIDANCE_SCALE = 4.0
@@ -50,6 +53,12 @@ class Accuracy:
         shares = {name: float(np.mean([a[name] for a in agreements])) for name in agreements[0]}
         return cls(pictures=len(pictures), **shares)
 
+    def __str__(self) -> str:
+        return (
+            f"shape color {self.foreground:.1%}, background {self.background:.1%}, "
+            f"shape {self.shape:.1%} of {self.pictures} right"
+        )
+
     def meets_bar(self) -> bool:
         """Say whether the colors are right in at least 98 % and the shape in at least 95 %."""
         return min(self.foreground, self.background) >= 0.98 and self.shape >= 0.95
@@ -77,11 +86,16 @@ def evaluate(
     *,
     num_inference_steps: int = NUM_INFERENCE_STEPS,
     guidance_scale: float = GUIDANCE_SCALE,
+    write: Callable[[str], object] = logger.info,
 ) -> tuple[Evaluation, Pictures]:
-    """Measure a model; also return the pictures of the plain held-out prompts."""
-    drawings = clean_drawings(CLEAN_DRAWINGS)
+    """Measure a model, writing each result as it comes; also return the pictures of the plain held-out prompts."""
 
-    def pictures_of(template: str) -> Pictures:
+    def measure(name: str, pictures: Pictures) -> Accuracy:
+        accuracy = Accuracy.of(pictures)
+        write(f"{name}: {accuracy}")
+        return accuracy
+
+    def generated(template: str) -> Pictures:
         return generate(
             pipeline,
             held_out_prompts(),
@@ -90,14 +104,17 @@ def evaluate(
             guidance_scale=guidance_scale,
         )
 
+    drawings = clean_drawings(CLEAN_DRAWINGS)
+    judge_on_drawings = measure("judge on clean drawings", drawings)
+    judge_on_reconstructions = measure("judge on reconstructions", reconstruct(pipeline, drawings))
     started = perf_counter()
-    pictures = pictures_of("{caption}")
+    pictures = generated("{caption}")
     seconds = (perf_counter() - started) / len(pictures)
     evaluation = Evaluation(
-        judge_on_drawings=Accuracy.of(drawings),
-        judge_on_reconstructions=Accuracy.of(reconstruct(pipeline, drawings)),
-        held_out=Accuracy.of(pictures),
-        held_out_in_set_prompt=Accuracy.of(pictures_of(SET_PROMPT)),
+        judge_on_drawings=judge_on_drawings,
+        judge_on_reconstructions=judge_on_reconstructions,
+        held_out=measure("held-out prompts", pictures),
+        held_out_in_set_prompt=measure("held-out prompts in a set prompt", generated(SET_PROMPT)),
         num_inference_steps=num_inference_steps,
         guidance_scale=guidance_scale,
         scheduler=type(pipeline.scheduler).__name__,

@@ -6,7 +6,7 @@ that back in conversions (measured), so the modules run wholly in bfloat16 and t
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import torch
@@ -109,16 +109,22 @@ class MixedPrecisionOptimizer:
 
 
 @contextmanager
-def one_quick_thread() -> Iterator[None]:
-    """Compute on one thread and with plain attention for as long as the block lasts.
+def one_thread() -> Iterator[None]:
+    """Compute on one thread for as long as the block lasts.
 
-    One thread is the fastest on a shared machine and adds up in a fixed order, so the same seed gives the same
-    weights. The fused attention kernel of the CPU is slow backwards: 120 of 300 ms a step, against 20 without it.
+    That is the fastest on a shared machine, and adds up in a fixed order, so the same seed gives the same weights.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with sdpa_kernel(SDPBackend.MATH):
-            yield
+        yield
     finally:
         torch.set_num_threads(threads)
+
+
+def plain_attention() -> AbstractContextManager[None]:
+    """Compute attention without the fused kernel for as long as the block lasts.
+
+    On a CPU that kernel is slow backwards: 120 of 300 ms a step (measured), against 20 without it.
+    """
+    return sdpa_kernel(SDPBackend.MATH)

@@ -38,7 +38,7 @@ and train a real LoRA adapter, in seconds on a CPU.
 
 `manage.py train_starter_model --seed {seed}` draws all pictures itself; no other data and no other weights were used.
 The autoencoder (factor 8, {vae_steps:,} steps of {vae_batch}) learned first, then denoiser and text encoder together
-({denoiser_steps:,} steps of {denoiser_batch}, v-prediction). {deviations}
+({denoiser_steps:,} steps of {denoiser_batch}, v-prediction).
 Made with torch {torch}, diffusers {diffusers} and transformers {transformers}, on one CPU thread in bfloat16. The same
 seed, versions and kind of processor give the same weights; another processor rounds differently and gives a model that
 is as good but not equal.
@@ -71,26 +71,40 @@ class ModelTooLarge(Exception):
     """The folder would weigh more than the repository should carry."""
 
 
-def publish(
-    pipeline: StableDiffusionPipeline, recipe: Recipe, evaluation: Evaluation, folder: Path, *, deviations: str = ""
-) -> None:
-    """Write weights and model card to a folder.
+class NoModel(Exception):
+    """There is no model in the folder."""
+
+
+def load(folder: Path) -> StableDiffusionPipeline:
+    """Load a saved model in float32, from local files only.
+
+    Raises:
+        NoModel: the folder holds none.
+    """
+    if not (folder / "model_index.json").is_file():
+        raise NoModel(f"{folder} holds no diffusers model")
+    return StableDiffusionPipeline.from_pretrained(folder, local_files_only=True)
+
+
+def save_weights(pipeline: StableDiffusionPipeline, folder: Path) -> None:
+    """Write the parts as float16 safetensors. The pipeline stays in float16.
 
     Raises:
         ModelTooLarge: the folder weighs more than 16 MiB; it is left for inspection.
     """
-    save_weights(pipeline, folder)
-    (folder / "README.md").write_text(model_card(pipeline, recipe, evaluation, deviations=deviations), encoding="utf-8")
+    # Under their standard names, and not as a "variant", so that a plain `from_pretrained` finds them.
+    pipeline.to(dtype=torch.float16)
+    pipeline.save_pretrained(folder, safe_serialization=True)
     weight = size_bytes(folder)
     if weight > MAX_SIZE_BYTES:
         raise ModelTooLarge(f"the model weighs {weight:,} bytes; at most {MAX_SIZE_BYTES:,} may be committed")
 
 
-def save_weights(pipeline: StableDiffusionPipeline, folder: Path) -> None:
-    """Write the parts as float16 safetensors under the standard names. The pipeline stays in float16."""
-    # Under their standard names, and not as a "variant", so that a plain `from_pretrained` finds them.
-    pipeline.to(dtype=torch.float16)
-    pipeline.save_pretrained(folder, safe_serialization=True)
+def write_model_card(
+    pipeline: StableDiffusionPipeline, recipe: Recipe, evaluation: Evaluation, folder: Path
+) -> None:
+    """Write the model card beside the weights, where hubs and people look for it."""
+    (folder / "README.md").write_text(model_card(pipeline, recipe, evaluation), encoding="utf-8")
 
 
 def size_bytes(folder: Path) -> int:
@@ -98,10 +112,8 @@ def size_bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def model_card(
-    pipeline: StableDiffusionPipeline, recipe: Recipe, evaluation: Evaluation, *, deviations: str = ""
-) -> str:
-    """Return the card in Markdown. Deviations: what was not done in one go by the command that the card names."""
+def model_card(pipeline: StableDiffusionPipeline, recipe: Recipe, evaluation: Evaluation) -> str:
+    """Return the card in Markdown."""
     parts = (pipeline.vae, pipeline.unet, pipeline.text_encoder)
     rows = {
         "clean drawings (judge)": evaluation.judge_on_drawings,
@@ -121,7 +133,6 @@ def model_card(
         vae_batch=recipe.vae_batch,
         denoiser_steps=recipe.denoiser_steps,
         denoiser_batch=recipe.denoiser_batch,
-        deviations=deviations,
         torch=version("torch"),
         diffusers=version("diffusers"),
         transformers=version("transformers"),

@@ -4,9 +4,10 @@ Every step draws its lots from a generator seeded with (seed, stage, step). So a
 the steps that an undisturbed one would have taken, and no generator state has to be saved.
 """
 
+import json
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from torch.nn import functional
 
 from training.starter import architecture, drawings
 from training.starter.captions import random_caption
-from training.starter.mixed_precision import MixedPrecisionOptimizer, one_quick_thread
+from training.starter.mixed_precision import MixedPrecisionOptimizer, one_thread, plain_attention
 
 logger = logging.getLogger(__name__)
 
@@ -55,10 +56,18 @@ class Recipe:
     steps_between_saves: int = 500
 
 
+class OtherRecipe(Exception):
+    """The work folder belongs to a training with other settings."""
+
+
 def train(recipe: Recipe, work_dir: Path, report: Report | None = None) -> StableDiffusionPipeline:
-    """Train every part and return the pipeline in float32; what is already done in the work folder is not repeated."""
-    work_dir.mkdir(parents=True, exist_ok=True)
-    with one_quick_thread(), torch.random.fork_rng(devices=[]):
+    """Train every part and return the pipeline in float32; what is already done in the work folder is not repeated.
+
+    Raises:
+        OtherRecipe: the work folder holds the state of a training with other settings.
+    """
+    _claim(work_dir, recipe)
+    with one_thread(), plain_attention(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         vae = train_vae(recipe, work_dir, report or log_progress)
         return train_denoiser(recipe, vae, work_dir, report or log_progress)
@@ -165,6 +174,15 @@ def pixels(images: list) -> torch.Tensor:
 def log_progress(stage: str, steps_done: int, steps_in_all: int, loss: float) -> None:
     """Write progress to the log."""
     logger.info("%s: step %d of %d, loss %.4f", stage, steps_done, steps_in_all, loss)
+
+
+def _claim(work_dir: Path, recipe: Recipe) -> None:
+    """Mark a work folder as belonging to a recipe, so that no state of another one is taken up."""
+    work_dir.mkdir(parents=True, exist_ok=True)
+    mark, settings = work_dir / "recipe.json", json.dumps(asdict(recipe), indent=2)
+    if mark.exists() and mark.read_text(encoding="utf-8") != settings:
+        raise OtherRecipe(f"{work_dir} holds a training with other settings; name another --work-dir or remove it")
+    mark.write_text(settings, encoding="utf-8")
 
 
 def _take_steps(

@@ -58,7 +58,7 @@ class TestMessages:
 
 
 class TestLineBuffer:
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=100, deadline=None)
     @given(st.lists(lines, max_size=8), st.binary(max_size=10), st.data())
     def test_finds_the_same_messages_however_the_stream_is_cut(self, written, rest, data):
         stream = b"".join(written) + rest
@@ -82,6 +82,9 @@ class TestLineBuffer:
         found = read(stream[start : start + size] for start in range(0, len(stream), size))
 
         assert found == ([{"event": "next"}], 1)
+
+    def test_takes_the_end_of_an_overlong_line_for_no_message(self):
+        assert read([b"x" * (MAX_LINE_BYTES + 1), b'{"event": "end"}\n', b'{"n": 1}\n']) == ([{"n": 1}], 1)
 
     def test_keeps_no_more_than_one_line(self):
         buffer = LineBuffer()
