@@ -18,7 +18,7 @@ from django.utils import timezone
 from imagehub.identifiers import new_id
 
 if TYPE_CHECKING:
-    from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
+    from django.contrib.auth.models import AbstractUser, AnonymousUser
 
 
 PREVIEW_IDS = ("preview_id_0", "preview_id_1", "preview_id_2", "preview_id_3")
@@ -35,7 +35,7 @@ class Visibility(models.TextChoices):
 M = TypeVar("M", bound=models.Model)
 
 
-def may_see_everything(user: "AbstractBaseUser | AnonymousUser") -> bool:
+def may_see_everything(user: "AbstractUser | AnonymousUser") -> bool:
     """Tell whether private rows are shown to somebody. Everything about visibility asks here."""
     return bool(user.is_active and user.is_staff)
 
@@ -43,7 +43,7 @@ def may_see_everything(user: "AbstractBaseUser | AnonymousUser") -> bool:
 class VisibilityQuerySet(models.QuerySet[M]):
     """What albums and images have in common: a visibility and a time of creation."""
 
-    def visible_to(self, user: "AbstractBaseUser | AnonymousUser") -> Self:
+    def visible_to(self, user: "AbstractUser | AnonymousUser") -> Self:
         """Keep what somebody may see: staff everything, everybody else public rows."""
         return self if may_see_everything(user) else self.filter(visibility=Visibility.PUBLIC)
 
@@ -62,13 +62,13 @@ class ImageQuerySet(VisibilityQuerySet["Image"]):
 
 
 class AlbumQuerySet(VisibilityQuerySet["Album"]):
-    def with_image_count(self, user: "AbstractBaseUser | AnonymousUser") -> Self:
+    def with_image_count(self, user: "AbstractUser | AnonymousUser") -> Self:
         """Add ``image_count``: how many images somebody would see in each album."""
         memberships = AlbumImage.objects.visible_to(user).filter(album=OuterRef("pk"))
         counts = memberships.values("album").annotate(count=Count("pk")).values("count")
         return self.annotate(image_count=Coalesce(Subquery(counts), 0))
 
-    def with_preview_ids(self, user: "AbstractBaseUser | AnonymousUser") -> Self:
+    def with_preview_ids(self, user: "AbstractUser | AnonymousUser") -> Self:
         """Add ``preview_id_0`` and so on: the first images that somebody would see in each album.
 
         Each is read from the start of the album's index, however many images the album has.
@@ -85,7 +85,7 @@ class AlbumQuerySet(VisibilityQuerySet["Album"]):
 
 
 class MembershipQuerySet(models.QuerySet["AlbumImage"]):
-    def visible_to(self, user: "AbstractBaseUser | AnonymousUser") -> Self:
+    def visible_to(self, user: "AbstractUser | AnonymousUser") -> Self:
         """Keep the places of images that somebody may see; the album is a question of its own."""
         return self if may_see_everything(user) else self.filter(image__visibility=Visibility.PUBLIC)
 
@@ -101,6 +101,8 @@ def validate_loras(value: Any) -> None:
 
 class Image(models.Model):
     """A picture: its stored file, how it was made, and where it came from."""
+
+    position: int  # in an album; only ``in_album`` adds it
 
     class Format(models.TextChoices):
         PNG = "png", "PNG"
@@ -188,6 +190,10 @@ class Image(models.Model):
 
 class Album(models.Model):
     """Images that belong together, in an order."""
+
+    image_count: int  # only ``with_image_count`` adds it
+    visible_cover: Image | None  # these two are what the API attaches
+    preview_images: list[Image]
 
     class Kind(models.TextChoices):
         MANUAL = "manual", "Manual"

@@ -24,7 +24,7 @@ __all__ = [
     "store_image",
 ]
 
-SUFFIXES = {Image.Format.PNG: "png", Image.Format.JPEG: "jpg", Image.Format.WEBP: "webp"}
+SUFFIXES: dict[str, str] = {Image.Format.PNG: "png", Image.Format.JPEG: "jpg", Image.Format.WEBP: "webp"}
 
 
 class AlbumGone(Conflict):

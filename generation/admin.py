@@ -11,7 +11,16 @@ from generation.models import GenerationJob
 class GenerationJobAdmin(admin.ModelAdmin):
     """Watch generation jobs, and cancel them. They are made through the API."""
 
-    list_display = ["id", "status", "progress_bar", "base_model", "owner", "priority", "attempt", "created_at"]
+    list_display = [
+        "id",
+        "status",
+        "progress_bar",
+        "base_model",
+        "owner",
+        "priority",
+        "attempt",
+        "created_at",
+    ]
     list_filter = ["status", "base_model"]
     list_select_related = ["base_model", "owner"]
     search_fields = ["id", "prompt"]

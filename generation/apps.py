@@ -10,7 +10,7 @@ class GenerationConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from generation import tasks  # noqa: PLC0415 - needs loaded apps
-        from generation.models import GenerationJob  # noqa: PLC0415
+        from generation import tasks
+        from generation.models import GenerationJob
 
         register(JobKind("generation", GenerationJob, Cluster.GENERATION, tasks.generate))

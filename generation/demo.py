@@ -74,7 +74,7 @@ class Demo:
         services = subprocess.Popen(
             [sys.executable, str(settings.BASE_DIR / "manage.py"), "supervise", "--port", str(self.port)],
             start_new_session=True,  # a Ctrl-C is ours to pass on
-            preexec_fn=parent_death.before_exec(signal.SIGTERM),  # noqa: PLW1509 - see parent_death
+            preexec_fn=parent_death.before_exec(signal.SIGTERM),
         )
         try:
             self._wait_until_ready(services)
@@ -199,7 +199,9 @@ class Demo:
         self.say(f"\nContact sheet  {self._contact_sheet([path for _, path in images])}")
         self.say(f"Gallery        {self.base}/albums/{album.pk}")
         self.say(f"API            {self.base}/api/docs/")
-        self.say(f"Admin          {self.base}/admin/  sign in as {ADMIN} with {password} (this run's password)")
+        self.say(
+            f"Admin          {self.base}/admin/  sign in as {ADMIN} with {password} (this run's password)"
+        )
         self.say("\nPress Ctrl-C to stop.\n")
 
     @staticmethod

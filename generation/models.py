@@ -31,7 +31,9 @@ class GenerationJob(Job):
     )
 
     idempotency_key = models.CharField(max_length=200, blank=True)
-    body_digest = models.CharField(max_length=64, blank=True, help_text="SHA-256 of the request it came from.")
+    body_digest = models.CharField(
+        max_length=64, blank=True, help_text="SHA-256 of the request it came from."
+    )
 
     class Meta(Job.Meta):
         constraints = [

@@ -17,7 +17,6 @@ from imagehub.config import get_config
 from imagehub.errors import Conflict, ImageHubError, NotReady
 from imagehub.jobs.clusters import Cluster
 from imagehub.jobs.lease import JobCancelled, JobFailed, Lease, LeaseLost, WorkerStopping
-from imagehub.jobs.models import JobStatus
 from imagehub.jobs.queue import ring
 from training.services import locate_base_model
 
@@ -83,9 +82,9 @@ def cancel_generation_job(job: GenerationJob) -> GenerationJob:
     Raises:
         AlreadyFinished: there is nothing left to cancel.
     """
-    GenerationJob.objects.filter(pk=job.pk).request_cancel()
+    reached = GenerationJob.objects.filter(pk=job.pk).request_cancel()
     job.refresh_from_db()
-    if job.is_finished and job.status != JobStatus.CANCELLED:
+    if job.is_finished and not reached:
         raise AlreadyFinished(f"The job is {job.status} already.")
     return job
 
@@ -149,7 +148,9 @@ def _render(job: GenerationJob, lease: Lease, image: Image, output: Path) -> Non
 
     def on_event(event: dict[str, Any]) -> None:
         if event["event"] == "step":
-            lease.report(step=image.source_index * job.steps + event["step"], total_steps=total, message="Denoising")
+            lease.report(
+                step=image.source_index * job.steps + event["step"], total_steps=total, message="Denoising"
+            )
         elif event["event"] == "phase" and event.get("phase") == "load":
             lease.report(step=image.source_index * job.steps, total_steps=total, message="Loading the model")
 

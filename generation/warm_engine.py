@@ -11,7 +11,7 @@ from django.conf import settings
 
 from imagehub.config import EngineConfig
 from imagehub.jobs.child import Child, ChildDied, ChildLimits, ChildTimedOut, watch
-from imagehub.jobs.lease import JobFailed
+from imagehub.jobs.lease import JobFailed, JobInterrupted
 from imagehub.jobs.run_log import RunLog
 
 FINAL = frozenset({"done", "failed", "cancelled"})
@@ -55,7 +55,8 @@ class WarmEngine:
 
         Raises:
             EngineCancelled: ``should_stop`` said so, and the engine let go in time.
-            JobFailed: the engine could not do it, died, or did not answer in time.
+            JobFailed: the engine could not do it, or did not answer in time.
+        JobInterrupted: the engine died.
             LeaseLost: from ``should_stop``; the engine has been killed.
         """
         key = uuid.uuid4().hex
@@ -77,9 +78,11 @@ class WarmEngine:
                 is_final=is_final,
             )
         except ChildTimedOut as error:
-            raise JobFailed("engine_timeout", f"The engine was ended: no end after {error.seconds:.0f} s.") from error
+            raise JobFailed(
+                "engine_timeout", f"The engine was ended: no end after {error.seconds:.0f} s."
+            ) from error
         except ChildDied as error:
-            raise JobFailed("engine_died", f"The engine ended: {error.exit.description}") from error
+            raise JobInterrupted("engine_died", f"The engine ended: {error.exit.description}") from error
         if outcome.final is None:  # it did not let go in time, and was killed
             raise EngineCancelled
         final = outcome.final
@@ -98,7 +101,7 @@ _engine: WarmEngine | None = None
 
 def get_engine(config: EngineConfig) -> WarmEngine:
     """Return the engine of this process, started anew if it is gone or its configuration has changed."""
-    global _engine  # noqa: PLW0603 - the model stays loaded from job to job
+    global _engine
     if _engine is not None and (not _engine.is_alive or _engine.config != config):
         stop_engine()
     if _engine is None:
@@ -108,7 +111,7 @@ def get_engine(config: EngineConfig) -> WarmEngine:
 
 def stop_engine() -> None:
     """End the engine of this process, if there is one."""
-    global _engine  # noqa: PLW0603
+    global _engine
     if _engine is not None:
         _engine.stop()
         _engine = None

@@ -138,5 +138,5 @@ def _load(path: Path, stamp: tuple[int, int, int] | None) -> None:
         _cache.problem = ""
     except (OSError, ValueError) as error:
         _cache.problem = str(error)
-        logger.error("The configuration file is broken; the last good one stays in force: %s", error)  # noqa: TRY400
+        logger.error("The configuration file is broken; the last good one stays in force: %s", error)
     _cache.path, _cache.stamp = path, stamp

@@ -23,7 +23,7 @@ class RedactingFormatter(logging.Formatter):
     A filter would not do: it sees the message, but not the traceback, which quotes values just as freely.
     """
 
-    converter = time.gmtime
+    converter = staticmethod(time.gmtime)
     default_time_format = "%Y-%m-%dT%H:%M:%S"
     default_msec_format = "%s.%03dZ"
 

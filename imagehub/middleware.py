@@ -2,9 +2,9 @@
 
 import re
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 
@@ -26,15 +26,15 @@ class RequestIdMiddleware:
     sync_capable = True
     async_capable = True
 
-    def __init__(
-        self, get_response: "Callable[[HttpRequest], HttpResponseBase | Awaitable[HttpResponseBase]]"
-    ) -> None:
+    def __init__(self, get_response: "Callable[[HttpRequest], Any]") -> None:
         self.get_response = get_response
-        if iscoroutinefunction(get_response):
+        self._is_async = iscoroutinefunction(get_response)
+        if self._is_async:
             markcoroutinefunction(self)
 
-    def __call__(self, request: "HttpRequest") -> "HttpResponseBase | Awaitable[HttpResponseBase]":
-        if iscoroutinefunction(self):
+    def __call__(self, request: "HttpRequest") -> Any:
+        """Answer a request, or, around an asynchronous view, return the coroutine that does."""
+        if self._is_async:
             return self._answer_async(request)
         context = request_id.set(_id_of(request))
         try:

@@ -171,6 +171,7 @@ SPECTACULAR_SETTINGS = {
     "ENUM_NAME_OVERRIDES": {
         "JobStatus": "imagehub.jobs.models.JobStatus.choices",
         "Visibility": "albums.models.Visibility.choices",
+        "HealthStatus": "imagehub.operations.health.STATUSES",
     },
 }
 

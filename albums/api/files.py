@@ -17,7 +17,7 @@ from albums.models import Visibility
 CHUNK_BYTES = 64 * 1024
 SINGLE_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 UNFIT_FOR_FILE_NAMES = re.compile(r"[^\w !#$%&()+,.;=@\[\]^`{}~-]+")
-CACHE_CONTROL = {
+CACHE_CONTROL: dict[str, str] = {
     # Bytes never change under an address, but who may see them can: ask again after a while.
     Visibility.PUBLIC: "public, max-age=3600",
     Visibility.PRIVATE: "private, no-cache",
@@ -60,6 +60,7 @@ class ServedFile:
         size = self.path.stat().st_size
         wanted = requested_range(request, size=size, etag=self.etag)
         file = self.path.open("rb")
+        response: StreamingHttpResponse
         if wanted is None:
             response = FileResponse(file)
         else:

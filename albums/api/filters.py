@@ -2,6 +2,8 @@ import uuid
 
 import django_filters
 from django import forms
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import extend_schema_field
 
 from albums.models import Album, Image, ImageQuerySet, Visibility
 
@@ -20,6 +22,7 @@ class ImageSourceField(forms.CharField):
             raise forms.ValidationError(f"One of {kinds}, or the id of a job.", code="invalid") from error
 
 
+@extend_schema_field(OpenApiTypes.STR)
 class ImageSourceFilter(django_filters.Filter):
     field_class = ImageSourceField
 

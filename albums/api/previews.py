@@ -2,12 +2,12 @@
 
 from collections.abc import Iterable
 
-from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
+from django.contrib.auth.models import AbstractUser, AnonymousUser
 
 from albums.models import PREVIEW_IDS, Album, Image
 
 
-def attach_previews(albums: Iterable[Album], *, user: AbstractBaseUser | AnonymousUser) -> None:
+def attach_previews(albums: Iterable[Album], *, user: AbstractUser | AnonymousUser) -> None:
     """Put ``visible_cover`` and ``preview_images`` on albums read ``with_preview_ids``, by one query for all."""
     albums = list(albums)
     previews = {album.pk: [getattr(album, name) for name in PREVIEW_IDS] for album in albums}

@@ -48,7 +48,7 @@ class ImageViewSet(mixins.RetrieveModelMixin, mixins.ListModelMixin, viewsets.Ge
     @property
     def keyset_ordering(self) -> Sequence[str]:
         """Newest first; an album has an order of its own."""
-        in_album = self.request.query_params.get("album")
+        in_album = self.request.query_params.get("album", "").strip()
         return ("position", "id") if in_album else ("-created_at", "-id")
 
     def get_queryset(self) -> ImageQuerySet:
@@ -57,9 +57,6 @@ class ImageViewSet(mixins.RetrieveModelMixin, mixins.ListModelMixin, viewsets.Ge
 
     def get_serializer_class(self) -> type[BaseSerializer[Image]]:
         return StaffImageSerializer if may_see_everything(self.request.user) else ImageSerializer
-
-    def filter_queryset(self, queryset: QuerySet[Image]) -> QuerySet[Image]:
-        return super().filter_queryset(queryset) if self.action == "list" else queryset
 
     def perform_content_negotiation(self, request: Request, force: bool = False) -> Any:  # noqa: FBT001, FBT002
         # `Accept: image/png` is what a file is asked for with; errors are JSON all the same.
@@ -89,7 +86,7 @@ class ImageViewSet(mixins.RetrieveModelMixin, mixins.ListModelMixin, viewsets.Ge
         image = self.get_object()
         query = ThumbnailQuerySerializer(data=request.query_params)
         query.is_valid(raise_exception=True)
-        size = query.validated_data.get("size") or default_size()
+        size = query.validated_data.get("size", default_size())
         return self._respond(
             ServedFile(
                 path=thumbnail_path(image, size),
@@ -103,7 +100,7 @@ class ImageViewSet(mixins.RetrieveModelMixin, mixins.ListModelMixin, viewsets.Ge
     def handle_exception(self, exc: Exception) -> Response:
         if isinstance(exc, ImageFileMissing | FileNotFoundError):
             logger.error("The file of the image at %s is missing: see check_storage", self.request.path)
-            exc = NotFound("The file of this image is missing.", code=ImageFileMissing.code)
+            exc = NotFound()
         return super().handle_exception(exc)
 
     def _respond(self, file: ServedFile) -> HttpResponseBase:
@@ -126,9 +123,6 @@ class AlbumViewSet(mixins.RetrieveModelMixin, mixins.ListModelMixin, viewsets.Ge
     def get_queryset(self) -> AlbumQuerySet:
         user = self.request.user
         return Album.objects.visible_to(user).with_image_count(user).with_preview_ids(user)
-
-    def filter_queryset(self, queryset: QuerySet[Album]) -> QuerySet[Album]:
-        return super().filter_queryset(queryset) if self.action == "list" else queryset
 
     def paginate_queryset(self, queryset: QuerySet[Album]) -> list[Album]:
         page = super().paginate_queryset(queryset)

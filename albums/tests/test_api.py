@@ -272,6 +272,12 @@ class TestImages:
         assert response.status_code == 400
         assert response.json()["errors"][0]["pointer"] == f"/{query.partition('=')[0]}"
 
+    @pytest.mark.parametrize("query", ["album=", "album=%20", "seed=", "source="])
+    def test_an_empty_filter_is_none(self, visitor, query):
+        image = ImageFactory(public=True)
+
+        assert ids(visitor.get(f"/api/images?{query}")) == [str(image.pk)]
+
     def test_a_seed_beyond_every_number_is_none(self, visitor):
         assert ids(visitor.get(f"/api/images?seed={10**30}")) == []
 
@@ -432,6 +438,7 @@ class TestFile:
         response = visitor.get(path, HTTP_RANGE=asked)
 
         assert response.status_code == 416
+        assert response.json()["code"] == "range_not_satisfiable"
         assert response["Content-Range"] == f"bytes */{len(picture())}"
 
     @pytest.mark.parametrize(
@@ -461,6 +468,7 @@ class TestFile:
         response = visitor.get(path)
 
         assert response.status_code == 404
+        assert response["Content-Type"] == "application/problem+json"
         assert str(settings.MEDIA_ROOT) not in response.content.decode()
 
 
@@ -485,7 +493,7 @@ class TestThumbnail:
 
         assert response.status_code == 304
 
-    @pytest.mark.parametrize("query", ["size=7", "size=-150", "size=0", "size=big", "size=", "width=150"])
+    @pytest.mark.parametrize("query", ["size=7", "size=-150", "size=0", "size=big", "width=150"])
     def test_exists_in_the_configured_sizes_only(self, visitor, query):
         image = ImageFactory(public=True)
 

@@ -1,9 +1,9 @@
 from typing import Any
 
-from django.urls import reverse
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
+from albums import links
 from albums.models import Album, Image, Visibility
 from generation.engine.schedulers import SCHEDULERS
 from generation.models import MAX_SEED, GenerationJob
@@ -80,7 +80,9 @@ class GenerateSerializer(StrictSerializer):
     @staticmethod
     def _in_range(value: Any, minimum: float, maximum: float) -> Any:
         if not minimum <= value <= maximum:
-            raise serializers.ValidationError(f"It lies between {minimum} and {maximum}.", code="out_of_range")
+            raise serializers.ValidationError(
+                f"It lies between {minimum} and {maximum}.", code="out_of_range"
+            )
         return value
 
     def _side(self, value: int) -> int:
@@ -102,10 +104,10 @@ class JobImageSerializer(serializers.ModelSerializer):
         fields = ["id", "file_url", "thumbnail_url"]
 
     def get_file_url(self, image: Image) -> str:
-        return reverse("image-file", args=[image.pk])
+        return links.file_url(image.pk)
 
     def get_thumbnail_url(self, image: Image) -> str:
-        return reverse("image-thumbnail", args=[image.pk])
+        return links.thumbnail_url(image.pk)
 
 
 class GenerationJobSerializer(JobSerializer):

@@ -117,9 +117,7 @@ class JobViewSet(mixins.RetrieveModelMixin, mixins.ListModelMixin, viewsets.Gene
         """Cancel a job. A waiting one ends at once (200), a running one is stopping (202)."""
         job = services.cancel_generation_job(self.get_object())
         ended = job.status == JobStatus.CANCELLED
-        return Response(
-            serialize([job])[0], status=status.HTTP_200_OK if ended else status.HTTP_202_ACCEPTED
-        )
+        return Response(serialize([job])[0], status=status.HTTP_200_OK if ended else status.HTTP_202_ACCEPTED)
 
 
 def _digest(body: Any) -> str:

@@ -15,9 +15,9 @@ ModelKey = tuple[ModelKind, str, int, int]
 
 @dataclass
 class LoadedModel:
-    """A diffusers pipeline (its classes share no typed base), and its own scheduler as it was loaded: the original that requests copy."""
+    """A pipeline, and its own scheduler as it was loaded: the original that requests copy."""
 
-    pipeline: Any
+    pipeline: Any  # the pipelines of diffusers share no base that names their parts
     scheduler: Any
 
 

@@ -1,6 +1,5 @@
 """What a caller may ask of the engine, checked before any model is touched."""
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -138,10 +137,9 @@ def _side(message: Mapping[str, Any], field: str) -> int:
 
 
 def _number(message: Mapping[str, Any], field: str, low: float, high: float) -> float:
-    value = message.get(field)
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        raise _wrong(field, f"a number from {low:g} to {high:g}")
-    if not math.isfinite(value) or not low <= value <= high:
+    value: Any = message.get(field)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not low <= value <= high:  # NaN lies in no range
         raise _wrong(field, f"a number from {low:g} to {high:g}")
     return float(value)
 

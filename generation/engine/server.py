@@ -75,12 +75,14 @@ class Server:
         self._must_stop = False
         self._is_loading = False
 
-    def serve(self) -> ExitCode:
-        """Work until the end. What is under way when SIGTERM comes gets no final event.
+    def serve(self, **ready: Any) -> ExitCode:
+        """Announce ``ready`` and work until the end. What is under way when SIGTERM comes gets no final event.
 
         The guard, seeing it, gives those jobs back to the queue; nobody cancelled them.
         """
         signal.signal(signal.SIGTERM, self._on_sigterm)
+        # Only now: who reads it may send SIGTERM at once.
+        self._channel.emit("ready", **ready)
         threading.Thread(target=self._read, name="reader", daemon=True).start()
         try:
             while (message := self._inbox.get()) is not None and not self._must_stop:

@@ -31,8 +31,7 @@ def serve(options: argparse.Namespace, channel: Channel | None = None) -> ExitCo
     gc.freeze()
     channel = channel or Channel.from_environment()
     models = ModelCache(hardware, options.models)
-    channel.emit(
-        "ready",
+    return Server(channel, models).serve(
         pid=os.getpid(),
         device=hardware.device.type,
         dtype=hardware.dtype_name,
@@ -40,4 +39,3 @@ def serve(options: argparse.Namespace, channel: Channel | None = None) -> ExitCo
         capacity=models.capacity,
         versions={"python": platform.python_version()} | {name: version(name) for name in LIBRARIES},
     )
-    return Server(channel, models).serve()

@@ -45,6 +45,7 @@ def test_reads_a_whole_request():
         ("height", 10**9),
         ("guidance_scale", float("nan")),
         ("guidance_scale", float("inf")),
+        ("guidance_scale", 10**400),
         ("guidance_scale", "7"),
         ("scheduler", 3),
         ("output", "relative.png"),

@@ -12,8 +12,15 @@ from generation.engine.saving import save_png
 PIXELS = np.random.default_rng(0).integers(0, 256, (64, 32, 3), dtype=np.uint8)
 
 
-def test_writes_the_pixels_and_says_what_it_wrote(tmp_path):
-    output = tmp_path / "picture.png"
+@pytest.fixture
+def staging(tmp_path):
+    folder = tmp_path / "staging"
+    folder.mkdir()
+    return folder
+
+
+def test_writes_the_pixels_and_says_what_it_wrote(staging):
+    output = staging / "picture.png"
 
     saved = save_png(PIXELS, output, {})
 
@@ -22,11 +29,11 @@ def test_writes_the_pixels_and_says_what_it_wrote(tmp_path):
         assert np.array_equal(np.asarray(picture), PIXELS)
     assert saved.size_bytes == output.stat().st_size
     assert saved.sha256 == hashlib.sha256(output.read_bytes()).hexdigest()
-    assert list(tmp_path.iterdir()) == [output]
+    assert list(staging.iterdir()) == [output]
 
 
-def test_embeds_text_in_any_language(tmp_path):
-    output = tmp_path / "picture.png"
+def test_embeds_text_in_any_language(staging):
+    output = staging / "picture.png"
     text = {"parameters": "a cat\nSteps: 4, café", "imagehub": '{"prompt": "猫 ♥"}'}
 
     save_png(PIXELS, output, text)
@@ -38,8 +45,8 @@ def test_embeds_text_in_any_language(tmp_path):
     assert b"iTXtimagehub" in content
 
 
-def test_names_a_full_disk_and_leaves_nothing(tmp_path, monkeypatch):
-    output = tmp_path / "picture.png"
+def test_names_a_full_disk_and_leaves_nothing(staging, monkeypatch):
+    output = staging / "picture.png"
     output.write_bytes(b"an earlier picture")
 
     def no_space(_descriptor):
@@ -52,16 +59,16 @@ def test_names_a_full_disk_and_leaves_nothing(tmp_path, monkeypatch):
 
     assert caught.value.code == FailureCode.DISK_FULL
     assert output.read_bytes() == b"an earlier picture"
-    assert list(tmp_path.iterdir()) == [output]
+    assert list(staging.iterdir()) == [output]
 
 
 @pytest.mark.parametrize("place", ["missing/picture.png", "folder"])
-def test_names_a_place_that_cannot_be_written(tmp_path, place):
-    (tmp_path / "folder").mkdir()
+def test_names_a_place_that_cannot_be_written(staging, place):
+    (staging / "folder").mkdir()
 
     with pytest.raises(RequestFailed) as caught:
-        save_png(PIXELS, tmp_path / place, {})
+        save_png(PIXELS, staging / place, {})
 
     assert caught.value.code == FailureCode.STORAGE_ERROR
-    assert str(tmp_path) not in caught.value.detail
-    assert list(tmp_path.iterdir()) == [tmp_path / "folder"]
+    assert str(staging) not in caught.value.detail
+    assert list(staging.iterdir()) == [staging / "folder"]

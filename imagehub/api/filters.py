@@ -21,12 +21,12 @@ class StrictFilterBackend(DjangoFilterBackend):
         if getattr(view, "detail", None):
             return queryset
         filterset = self.get_filterset(request, queryset, view)
-        paginator = getattr(view, "paginator", None)
+        of_pages = getattr(getattr(view, "paginator", None), "get_query_params", None)
         refuse_unknown_parameters(
             request,
             known={
                 *(() if filterset is None else _names(filterset)),
-                *(paginator.get_query_params(view) if hasattr(paginator, "get_query_params") else ()),
+                *(of_pages(view) if of_pages else ()),
             },
         )
         return super().filter_queryset(request, queryset, view)

@@ -54,7 +54,7 @@ class Cursor:
         try:
             is_backward, key, list_of = _SIGNER.unsign_object(text)
             if list_of == of and key is not None:
-                key = tuple(field.to_python(value) for field, value in zip(fields, key, strict=True))
+                key = tuple(_from_json(field, value) for field, value in zip(fields, key, strict=True))
         except (signing.BadSignature, ValidationError, ValueError, TypeError) as error:
             raise Invalid("This is no cursor of this list.", pointer=f"/{CURSOR}") from error
         if list_of != of:
@@ -80,7 +80,7 @@ class KeysetPagination(BasePagination):
     default_limit = 50
     max_limit = 200
 
-    def paginate_queryset(self, queryset: QuerySet[Any], request: Request, view: Any = None) -> list[Any]:
+    def paginate_queryset(self, queryset: Any, request: Request, view: Any = None) -> list[Any]:
         params = request.query_params
         limit = self._limit(params)
         self._count = self._wants_count(params) and queryset.count()
@@ -229,6 +229,14 @@ def _fingerprint(request: Request, ordering: Sequence[tuple[str, bool]]) -> str:
 
 
 def _as_json(value: Any) -> Any:
+    if value is None:
+        raise ValueError("A list cannot be kept in order by a column that holds nulls.")
     if isinstance(value, datetime):
         return value.isoformat()
     return str(value) if isinstance(value, UUID) else value
+
+
+def _from_json(field: Field, value: Any) -> Any:
+    if value is None:
+        raise ValueError("No key contains a null.")
+    return field.to_python(value)

@@ -66,7 +66,7 @@ def exception_handler(error: Exception, context: dict[str, Any]) -> HttpResponse
         return ProblemResponse(_of_ours(error, request))
     error = _as_api_exception(error, request)
     response = drf_exception_handler(error, context)
-    if response is None:
+    if response is None or not isinstance(error, exceptions.APIException):
         return None
     problem = ProblemResponse(_of_api_exception(error, request))
     for header in ("WWW-Authenticate", "Retry-After"):
@@ -179,8 +179,8 @@ def _of_api_exception(error: exceptions.APIException, request: HttpRequest | Req
         problem |= {"code": error.default_code, "detail": NOT_FOUND}
     if isinstance(error, exceptions.ParseError):
         problem["errors"] = [{"pointer": "", "code": code, "detail": detail}]
-    if isinstance(error, exceptions.Throttled) and error.wait is not None:
-        problem["retry_after"] = int(error.wait)
+    if (wait := getattr(error, "wait", None)) is not None:
+        problem["retry_after"] = int(wait)
     return problem
 
 

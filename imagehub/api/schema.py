@@ -4,7 +4,6 @@ from typing import Any
 
 from drf_spectacular import openapi
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
-from drf_spectacular.plumbing import build_bearer_security_scheme_object
 from drf_spectacular.utils import OpenApiResponse
 from rest_framework import serializers
 from rest_framework.permissions import SAFE_METHODS, AllowAny
@@ -31,7 +30,7 @@ class ProblemSerializer(serializers.Serializer):
     instance = serializers.CharField(help_text="The path that was asked for.")
     code = serializers.CharField(help_text="What happened, for programs.")
     request_id = serializers.CharField(help_text="The same as in the header `X-Request-ID`.")
-    errors = ProblemErrorSerializer(many=True, required=False, help_text="For invalid fields.")
+    errors = ProblemErrorSerializer(many=True, required=False, help_text="For invalid fields.")  # type: ignore[assignment]
     retry_after = serializers.IntegerField(required=False, help_text="Seconds to wait, for 429.")
 
 
@@ -40,7 +39,7 @@ class TokenScheme(OpenApiAuthenticationExtension):
     name = "bearerAuth"
 
     def get_security_definition(self, auto_schema: openapi.AutoSchema) -> dict[str, Any]:
-        return build_bearer_security_scheme_object(header_name="Authorization", token_prefix="Bearer")
+        return {"type": "http", "scheme": "bearer"}
 
 
 class AutoSchema(openapi.AutoSchema):
@@ -48,6 +47,10 @@ class AutoSchema(openapi.AutoSchema):
 
     def get_auth(self) -> list[dict[str, Any]]:
         return [*super().get_auth(), *([{}] if self._is_open_to_all(StaffOrReadOnly) else [])]
+
+    def _get_parameters(self) -> list[dict[str, Any]]:
+        self._parameters = super()._get_parameters()
+        return self._parameters
 
     def _get_response_bodies(self, direction: Any = "response") -> dict[str, Any]:
         bodies = super()._get_response_bodies(direction)
@@ -60,7 +63,7 @@ class AutoSchema(openapi.AutoSchema):
 
     def _failures(self) -> dict[str, str]:
         is_safe = self.method in SAFE_METHODS
-        has_query = any(parameter["in"] == "query" for parameter in self._get_parameters())
+        has_query = any(parameter["in"] == "query" for parameter in self._parameters)
         is_open = self._is_open_to_all(AllowAny, StaffOrReadOnly)
         failures = {
             "400": ("Something is invalid.", has_query or not is_safe),

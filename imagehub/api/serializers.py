@@ -6,12 +6,13 @@ They read and check, and that is all: services write.
 import math
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from django.db import models
 from rest_framework import serializers
 from rest_framework.exceptions import ErrorDetail
 from rest_framework.fields import empty
+from rest_framework.settings import api_settings
 
 # PostgreSQL stores neither a NUL nor half a surrogate pair.
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
@@ -189,12 +190,12 @@ class RefusesUnknownFields(serializers.Serializer):
     def to_internal_value(self, data: Any) -> Any:
         if not isinstance(data, Mapping):
             message = self.error_messages["invalid"].format(datatype=json_type(data))
-            raise serializers.ValidationError(message, code="invalid")
+            raise serializers.ValidationError({api_settings.NON_FIELD_ERRORS_KEY: [message]}, code="invalid")
         surplus = self._surplus(data)
         try:
             value = super().to_internal_value(data)
         except serializers.ValidationError as error:
-            raise serializers.ValidationError({**error.detail, **surplus}) from error
+            raise serializers.ValidationError({**cast(dict[str, Any], error.detail), **surplus}) from error
         if surplus:
             raise serializers.ValidationError(surplus)
         return value
@@ -208,11 +209,12 @@ class RefusesUnknownFields(serializers.Serializer):
             for field in self._writable_fields
             if not isinstance(field, serializers.HiddenField)
         }
+        read_only = {field.field_name for field in self.fields.values() if field.read_only}
         return {
-            name: [ErrorDetail(self.error_messages[code], code=code)]
+            name: [ErrorDetail(str(self.error_messages[code]), code=code)]
             for name in data
             if name not in accepted
-            for code in ["read_only_field" if name in self.fields else "unknown_field"]
+            for code in ["read_only_field" if name in read_only else "unknown_field"]
         }
 
 

@@ -8,6 +8,6 @@ class JobsConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from imagehub.jobs import checks, schedules  # noqa: F401, PLC0415 - needs loaded apps
+        from imagehub.jobs import checks, schedules  # noqa: F401 - needs loaded apps
 
         post_migrate.connect(schedules.ensure_schedules, sender=self)

@@ -4,12 +4,10 @@
 program's side is ``imagehub.jobs.protocol``. Nothing here knows Django, jobs or rows.
 """
 
-import ctypes
 import logging
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from imagehub.jobs import parent_death
 from imagehub.jobs.protocol import STATUS_LOST, ChildExit, ExitCode, GuardChannel
 from imagehub.jobs.run_log import RunLog
 
@@ -103,7 +102,7 @@ class Child:
         self._give_up_at = float("inf")
 
     def start(self) -> None:
-        """Start the program. The thread that calls this must outlive it: see ``_tie_to``.
+        """Start the program. The thread that calls this must outlive it: see ``parent_death``.
 
         Raises:
             OSError: it cannot be started.
@@ -124,7 +123,7 @@ class Child:
                 stderr=child_output,
                 pass_fds=channel.child_ends,
                 start_new_session=True,
-                preexec_fn=_tie_to(os.getpid()),
+                preexec_fn=parent_death.before_exec(),
             )
         except BaseException:
             channel.close()
@@ -370,31 +369,3 @@ def _judge(ended: ChildExit, *, stop_asked: bool, may_finish: bool) -> Outcome:
     if stop_asked and is_stop:
         return Outcome(final=None, exit=ended, stopped=True)
     raise ChildDied(ended)
-
-
-_prctl: Callable[..., int] | None = None
-if sys.platform == "linux":
-    # PyDLL keeps the interpreter lock during the call, so that not even that lock changes hands.
-    _prctl = ctypes.PyDLL(None).prctl
-    _prctl.argtypes = [ctypes.c_int] + [ctypes.c_ulong] * 4
-_PR_SET_PDEATHSIG = 1
-
-
-def _tie_to(parent: int) -> Callable[[], None] | None:
-    """Return what a new process does before it becomes the program: ask to be killed with its parent.
-
-    Between fork and exec only the forking thread exists, and a lock that another one held stays locked
-    for ever. So nothing is imported, opened or logged there: one system call through a function found
-    beforehand, and a question after the parent, which may have died before the call.
-
-    The kernel means the thread that forked, not its process: when that thread ends, so does the program.
-    """
-    if (prctl := _prctl) is None:
-        return None
-
-    def tie() -> None:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != parent:
-            os._exit(ExitCode.INTERRUPTED)
-
-    return tie

@@ -7,8 +7,8 @@ from django.db.models import F
 
 from imagehub.errors import ImageHubError
 from imagehub.jobs import presence, stopping
-from imagehub.jobs.reaper import reap_now_and_then
 from imagehub.jobs.models import Job, JobQuerySet, JobStatus, lease_end
+from imagehub.jobs.reaper import reap_now_and_then
 from imagehub.redaction import redact
 
 BEAT_SECONDS = 1.0
@@ -36,6 +36,10 @@ class JobFailed(ImageHubError):
         self.trace = trace
 
 
+class JobInterrupted(JobFailed):
+    """What did the work was lost, perhaps through no fault of the job: it deserves another attempt, if it has one left."""
+
+
 class Lease:
     """The right to write to one running job, fenced by a token.
 
@@ -49,9 +53,7 @@ class Lease:
         self._started = time.monotonic()
         self.cancel_requested = False
 
-    def report(
-        self, *, step: int, total_steps: int, message: str = "", done: float | None = None
-    ) -> None:
+    def report(self, *, step: int, total_steps: int, message: str = "", done: float | None = None) -> None:
         """Note progress; it is written with the next beat. ``done`` is the finished share, from 0 to 1."""
         share = min(max(done if done is not None else step / max(total_steps, 1), 0.0), 1.0)
         elapsed = time.monotonic() - self._started
@@ -122,12 +124,17 @@ class Lease:
     def fail(self, code: str, detail: str, *, trace: str = "") -> None:
         self._end(
             JobStatus.FAILED,
-            **self._unsaved | {"error_code": code, "error_detail": detail[:1000], "error_trace": redact(trace)[-20_000:]},
+            **self._unsaved
+            | {"error_code": code, "error_detail": detail[:1000], "error_trace": redact(trace)[-20_000:]},
         )
+
+    def retry(self) -> None:
+        """Return the job to the queue for its next attempt, at the place it had."""
+        self._end(JobStatus.QUEUED, eta_seconds=None)
 
     def hand_back(self) -> None:
         """Return the job to the queue. It was not the job's fault, so it does not count as an attempt."""
-        self._end(JobStatus.QUEUED, attempt=F("attempt") - 1, eta_seconds=None, queued_at=F("queued_at"))
+        self._end(JobStatus.QUEUED, attempt=F("attempt") - 1, eta_seconds=None)
 
     def _end(self, status: JobStatus, **changes: Any) -> None:
         if not self._jobs.move(JobStatus.RUNNING, status, **changes):

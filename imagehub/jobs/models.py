@@ -83,7 +83,9 @@ class JobQuerySet(models.QuerySet[J]):
             ValueError: the life cycle knows no such transition.
         """
         allowed = target in TRANSITIONS[source] or (
-            self.model.RESUMABLE and source in {JobStatus.FAILED, JobStatus.CANCELLED} and target == JobStatus.QUEUED
+            self.model.RESUMABLE
+            and source in {JobStatus.FAILED, JobStatus.CANCELLED}
+            and target == JobStatus.QUEUED
         )
         if not allowed:
             raise ValueError(f"A job cannot go from {source} to {target}.")
@@ -184,7 +186,9 @@ class JobQuerySet(models.QuerySet[J]):
         """Cancel these jobs: those that wait end at once, those that run are asked. Returns how many it reached."""
         ended = self.move(JobStatus.PENDING, JobStatus.CANCELLED)
         ended += self.move(JobStatus.QUEUED, JobStatus.CANCELLED)
-        asked = self.filter(status=JobStatus.RUNNING, cancel_requested_at=None).update(cancel_requested_at=Now())
+        asked = self.filter(status=JobStatus.RUNNING, cancel_requested_at=None).update(
+            cancel_requested_at=Now()
+        )
         return ended + asked
 
     def reap(self) -> int:
@@ -194,7 +198,9 @@ class JobQuerySet(models.QuerySet[J]):
         a job that kills its worker must not come round for ever.
         """
         lost = self.expired()
-        cancelled = lost.filter(cancel_requested_at__isnull=False).move(JobStatus.RUNNING, JobStatus.CANCELLED)
+        cancelled = lost.filter(cancel_requested_at__isnull=False).move(
+            JobStatus.RUNNING, JobStatus.CANCELLED
+        )
         failed = lost.filter(attempt__gte=F("max_attempts")).move(
             JobStatus.RUNNING,
             JobStatus.FAILED,
@@ -219,25 +225,25 @@ class Job(models.Model):
     max_attempts = models.PositiveSmallIntegerField(default=3, validators=[MinValueValidator(1)])
     worker = models.CharField(max_length=200, blank=True, help_text="Host and process that claimed it last.")
     token = models.UUIDField(
-        null=True, unique=True, editable=False, help_text="Fence: only its holder may write."
+        null=True, blank=True, unique=True, editable=False, help_text="Fence: only its holder may write."
     )
-    lease_until = models.DateTimeField(null=True, editable=False)
+    lease_until = models.DateTimeField(null=True, blank=True, editable=False)
 
     progress = models.PositiveSmallIntegerField(default=0, validators=[MaxValueValidator(100)])
     step = models.PositiveIntegerField(default=0)
     total_steps = models.PositiveIntegerField(default=0)
     message = models.CharField(max_length=200, blank=True)
-    eta_seconds = models.FloatField(null=True)
+    eta_seconds = models.FloatField(null=True, blank=True)
 
     error_code = models.CharField(max_length=50, blank=True)
     error_detail = models.CharField(max_length=1000, blank=True, help_text="A sentence for the owner.")
     error_trace = models.TextField(blank=True, help_text="For staff only.")
 
     created_at = models.DateTimeField(db_default=Now())
-    queued_at = models.DateTimeField(null=True)
-    started_at = models.DateTimeField(null=True)
-    finished_at = models.DateTimeField(null=True)
-    cancel_requested_at = models.DateTimeField(null=True)
+    queued_at = models.DateTimeField(null=True, blank=True, editable=False)
+    started_at = models.DateTimeField(null=True, blank=True, editable=False)
+    finished_at = models.DateTimeField(null=True, blank=True, editable=False)
+    cancel_requested_at = models.DateTimeField(null=True, blank=True, editable=False)
 
     objects = JobQuerySet.as_manager()
 
@@ -258,9 +264,7 @@ class Job(models.Model):
         ]
         indexes = [
             # Serves the claim: the queue is read in this order, one owner at a time.
-            models.Index(
-                fields=["status", "-priority", "owner", "queued_at", "id"], name="%(class)s_claim"
-            ),
+            models.Index(fields=["status", "-priority", "owner", "queued_at", "id"], name="%(class)s_claim"),
             models.Index(fields=["-created_at", "-id"], name="%(class)s_newest"),
         ]
 

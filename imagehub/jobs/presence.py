@@ -26,7 +26,7 @@ _last_stamp = 0.0
 
 def announce(cluster: Cluster) -> WorkerPresence:
     """Write the row of the cluster that this process is about to fork."""
-    global _current  # noqa: PLW0603 - inherited by every process of the cluster
+    global _current
     row = WorkerPresence.objects.create(cluster=cluster.value, host=socket.gethostname(), pid=os.getpid())
     _current = row.pk
     return row
@@ -34,7 +34,7 @@ def announce(cluster: Cluster) -> WorkerPresence:
 
 def stamp() -> None:
     """Say that this cluster's workers still work; at most one write in two seconds."""
-    global _last_stamp  # noqa: PLW0603 - one per worker process
+    global _last_stamp
     if _current is not None and time.monotonic() - _last_stamp >= STAMP_SECONDS:
         _last_stamp = time.monotonic()
         WorkerPresence.objects.filter(pk=_current).update(seen_at=Now())

@@ -37,7 +37,7 @@ def reap() -> int:
 
 def reap_now_and_then() -> None:
     """Reap unless this process did so within the last ten seconds."""
-    global _last_reap  # noqa: PLW0603 - one per process
+    global _last_reap
     if time.monotonic() - _last_reap >= REAP_SECONDS:
         _last_reap = time.monotonic()
         reap()

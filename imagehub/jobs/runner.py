@@ -8,7 +8,7 @@ import traceback
 
 from imagehub.jobs import presence, stopping
 from imagehub.jobs.clusters import SLICE_SECONDS, Cluster
-from imagehub.jobs.lease import JobCancelled, JobFailed, Lease, LeaseLost, WorkerStopping
+from imagehub.jobs.lease import JobCancelled, JobFailed, JobInterrupted, Lease, LeaseLost, WorkerStopping
 from imagehub.jobs.models import Job, JobStatus
 from imagehub.jobs.queue import ring
 from imagehub.jobs.reaper import reap_now_and_then
@@ -67,6 +67,12 @@ def _perform(kind: JobKind, job: Job, lease: Lease) -> None:
         lease.cancel()
     except WorkerStopping:
         lease.hand_back()
+    except JobInterrupted as error:
+        if job.attempt < job.max_attempts:
+            logger.warning("Job %s was interrupted (%s) and is queued again", job.pk, error.code)
+            lease.retry()
+        else:
+            lease.fail(error.code, str(error), trace=error.trace)
     except JobFailed as error:
         logger.warning("Job %s failed: %s", job.pk, error.code)
         lease.fail(error.code, str(error), trace=error.trace)
@@ -77,9 +83,7 @@ def _perform(kind: JobKind, job: Job, lease: Lease) -> None:
         raise
     except Exception:
         logger.exception("Job %s failed unexpectedly", job.pk)
-        lease.fail(
-            "internal_error", "Something went wrong inside ImageHub.", trace=traceback.format_exc()
-        )
+        lease.fail("internal_error", "Something went wrong inside ImageHub.", trace=traceback.format_exc())
     else:
         if kind.model._default_manager.filter(pk=job.pk, status=JobStatus.RUNNING, token=job.token).exists():
             lease.fail("internal_error", "The job ended without a result.")

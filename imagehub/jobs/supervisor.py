@@ -10,6 +10,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from django.db import DatabaseError, connections
@@ -49,7 +50,7 @@ class Service:
             env=os.environ | self.env,
             stdin=subprocess.DEVNULL,
             start_new_session=True,
-            preexec_fn=parent_death.before_exec(signal.SIGTERM),  # noqa: PLW1509 - see parent_death
+            preexec_fn=parent_death.before_exec(signal.SIGTERM),
         )
         self.started_at = time.monotonic()
 
@@ -66,10 +67,8 @@ class Service:
     def kill_group(self) -> None:
         """End whatever is left of the service at once."""
         if self.process is not None and self.process.returncode is None:
-            try:
+            with suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
             self.process.wait()
 
 

@@ -14,6 +14,8 @@ from imagehub.jobs.clusters import Cluster
 from imagehub.jobs.models import JobStatus
 from imagehub.jobs.registry import kinds
 
+STATUSES = [("ok", "Everything is well"), ("degraded", "Something is wrong")]
+
 
 def queues() -> dict[str, dict[str, int]]:
     """Return how many jobs of each kind wait and run."""

@@ -5,6 +5,7 @@ Every part is the ordinary diffusers or transformers class, so whatever loads St
 
 from collections import Counter
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
@@ -65,7 +66,8 @@ def build_text_encoder(tokenizer: CLIPTokenizer, sizes: Sizes) -> CLIPTextModel:
     )
     embeddings = text_encoder.get_input_embeddings()
     positions = next(
-        module for module in text_encoder.modules()
+        module
+        for module in text_encoder.modules()
         if isinstance(module, torch.nn.Embedding) and module is not embeddings
     )
     with torch.no_grad():
@@ -148,7 +150,7 @@ def _learn_merges(words: list[str]) -> list[tuple[str, str]]:
     for spelling in spellings:
         spelling[-1] += _WORD_END
     merges = []
-    while pairs := Counter(pair for s in spellings for pair in zip(s, s[1:], strict=False)):
+    while pairs := Counter(pair for s in spellings for pair in pairwise(s)):
         best = min(pairs, key=lambda pair: (-pairs[pair], pair))
         merges.append(best)
         for spelling in spellings:

@@ -3,9 +3,17 @@
 No torch and no Django here. All randomness comes from the NumPy generator that the caller passes in.
 """
 
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
 import numpy as np
 
 from training.starter.drawings import COLORS, SHAPES, Combination
+
+
+def _read_words(name: str) -> list[str]:
+    return Path(__file__).with_name(name).read_text(encoding="utf-8").split()
+
 
 # In every template the color comes right before what it colors. That is how people write, and it is
 # what lets a two-layer text encoder bind two colors to the right things at any position in a prompt.
@@ -63,44 +71,9 @@ SUFFIXES = (
     "trending, award winning",
 )
 
-_STYLE_WORDS = (
-    "abstract acrylic ancient anime art artistic baroque bauhaus beautiful bold botanical bright brush calm "
-    "cartoon celestial charcoal chinese cinematic classic clay clean colorful comic contemporary cosmic cozy "
-    "crayon cubism cute cyberpunk dark deco decorative detailed digital dramatic dream dreamy drawn elegant "
-    "embroidery engraving epic ethereal etching fairy fantasy fashion festive film fine flat floral folk "
-    "futuristic fresco geometric glass glossy glowing gothic gouache graffiti graphic grunge hand happy holiday "
-    "impressionism impressionist ink intricate isometric japanese kawaii lace light line linocut lowpoly "
-    "luxury magic manga marble maritime matte medieval minimalist minimalism modern mosaic mystic nature "
-    "nautical neon noir nouveau oil old origami ornate painted painting paper pastel pattern pen pencil "
-    "photo pixel playful pop popart portrait poster print psychedelic realism realistic renaissance render retro "
-    "romantic royal rustic scandinavian scifi sculpture shiny silk sketch smooth soft space spring stained "
-    "steampunk stone street style stylized summer surreal surrealism symmetric texture tribal tropical ukiyo "
-    "urban vector velvet vibrant victorian viking vintage vivid warm watercolor whimsical wild winter wood "
-    "woodcut woven zen"
-).split()
-
+_STYLE_WORDS = _read_words("style_words.txt")
 # Words a person may type that no caption holds. Their embeddings stay as initialized, so they barely steer.
-_OTHER_WORDS = (
-    "about above across after all along alone also always among and animal another any apple are around as at "
-    "autumn back bad ball be bear beach before behind below beside best between big bird black blur blurry blurred "
-    "boat body book border both bottle bottom box boy bread bridge brown bunny but butterfly by camera candle "
-    "car card cards castle cat center chair character child children church city close cloud clouds coat coin cold "
-    "color colors colour cow crown cup dance day deck deep deer deformed design desk distant dog door down "
-    "dragon dress drink dusk each early earth edge elephant empty eye eyes face fall far farm field fire fish five "
-    "flag flower flowers fly fog food for forest four fox frame from front fruit full garden girl gold golden "
-    "grass gray great grey hair hat head her high hill his horse hot house human ice image in inside into is island "
-    "it its jack joker jpeg king kitchen knight lake lamp landscape large leaf leaves left lighting lion long "
-    "looking lot low lowres made man many map mask men middle mirror moon morning mountain mountains mouse mug music my near "
-    "new next nice night no noise not object ocean of off on one open or out outside over owl palm park people "
-    "person piano picture pink plain plant plate portrait princess queen quality rabbit rain rainbow river road "
-    "robot rock room rose round sand scene sea shadow shape shapes ship shirt shoe shot side silver simple sitting "
-    "six sky sleeping small snow solid some standing station statue street sun sunrise sunset table tall tea "
-    "temple ten text that their there these they thin thing things this three through to top toy train tree trees "
-    "two ugly under up very view village wall water watermark wave waves wearing wet wheel wide wind window wing "
-    "wings with without wolf woman women world worst year you young ace spades hearts clubs diamonds suit symbol "
-    "eight nine seven number icon logo circles squares stars sks ohwx concept"
-).split()
-
+_OTHER_WORDS = _read_words("other_words.txt")
 _PUNCTUATION = (".", ",", ":", ";", "-", "!", "?", "(", ")", "'", '"', "&", "/", "%", "+")
 
 
@@ -152,15 +125,15 @@ def _some_words(rng: np.random.Generator, *, most: int) -> str:
     return separator.join(_choose(rng, _STYLE_WORDS) for _ in range(rng.integers(1, most + 1)))
 
 
-def _choose(rng: np.random.Generator, options: tuple[str, ...] | list[str]) -> str:
-    return options[rng.integers(len(options))]
+def _choose(rng: np.random.Generator, options: Sequence[str]) -> str:
+    return options[int(rng.integers(len(options)))]
 
 
 def _article(word: str) -> str:
     return f"{'an' if word[0] in 'aeiou' else 'a'} {word}"
 
 
-def _fill(template: str, combination: Combination, *, article) -> str:
+def _fill(template: str, combination: Combination, *, article: Callable[[str], str]) -> str:
     return template.format(
         shape=combination.shape,
         color=combination.color,

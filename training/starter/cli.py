@@ -33,14 +33,18 @@ DEFAULT_WORK_DIR = Path("var/starter")
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("--seed", type=int, default=Recipe().seed, help="what all randomness comes from")
-    parser.add_argument("--output", type=Path, default=MODEL_DIR, help="folder of the model, written or evaluated")
+    parser.add_argument(
+        "--output", type=Path, default=MODEL_DIR, help="folder of the model, written or evaluated"
+    )
     parser.add_argument(
         "--work-dir",
         type=Path,
         default=DEFAULT_WORK_DIR,
         help="where the state of training is kept; a training that was killed goes on from there",
     )
-    parser.add_argument("--evaluate-only", action="store_true", help="measure the model in --output, train nothing")
+    parser.add_argument(
+        "--evaluate-only", action="store_true", help="measure the model in --output, train nothing"
+    )
     parser.add_argument("--contact-sheet", type=Path, help="write the held-out pictures to this PNG file")
     parser.add_argument("--quick", action="store_true", help="a few tiny steps, to try the command out")
 

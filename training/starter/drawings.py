@@ -154,7 +154,7 @@ def training_combinations() -> list[Combination]:
 
 def random_drawing(rng: np.random.Generator, combinations: Sequence[Combination]) -> Drawing:
     """Draw lots for one of the combinations, a size and a shift."""
-    chosen = combinations[rng.integers(len(combinations))]
+    chosen = combinations[int(rng.integers(len(combinations)))]
     return Drawing(
         chosen.shape,
         chosen.color,
@@ -242,6 +242,8 @@ SHAPES: dict[str, Pen] = {
     "crescent": _together(_disc(0, 0, 1.0), _disc(0.42, -0.12, 0.78, fill=0)),
     "spade": _together(_polygon(*[(x, y - 0.12) for x, y in _heart_points(scale=0.92, flip=True)]), _STEM),
     "club": _together(_disc(0, -0.52, 0.45), _disc(-0.52, 0.2, 0.45), _disc(0.52, 0.2, 0.45), _STEM),
-    "arrow": _polygon((1.0, 0), (0.1, -0.85), (0.1, -0.34), (-1.0, -0.34), (-1.0, 0.34), (0.1, 0.34), (0.1, 0.85)),
+    "arrow": _polygon(
+        (1.0, 0), (0.1, -0.85), (0.1, -0.34), (-1.0, -0.34), (-1.0, 0.34), (0.1, 0.34), (0.1, 0.85)
+    ),
 }
 """Each shape's pen. Coordinates run from -1 to 1 with y down; nothing leaves that square."""

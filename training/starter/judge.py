@@ -61,7 +61,9 @@ def judge(image: Image.Image) -> Verdict:
     mask = contrast > strength / 2
     color = np.median(pixels[mask], axis=0)
     shape, overlap = _best_shape(mask)
-    return Verdict(shape if overlap >= MIN_OVERLAP else None, _nearest_color(color), _nearest_color(background), overlap)
+    return Verdict(
+        shape if overlap >= MIN_OVERLAP else None, _nearest_color(color), _nearest_color(background), overlap
+    )
 
 
 def _nearest_color(rgb: np.ndarray) -> str:

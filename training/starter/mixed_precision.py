@@ -21,17 +21,24 @@ MAX_GRADIENT_NORM = 1.0
 class MixedPrecisionOptimizer:
     """AdamW over the float32 masters of modules that compute in bfloat16.
 
-    The rate rises linearly during the warm-up and then falls along half a cosine to zero. The moving average
-    is what should be kept in the end: it is a better model than the last step.
+    The rate rises linearly during the warm-up, holds for a share of the steps, and then falls along half a cosine
+    to zero. The moving average is what should be kept in the end: it is a better model than the last step.
     """
 
     def __init__(
-        self, *modules: nn.Module, learning_rate: float, warmup_steps: int, total_steps: int, ema_decay: float
+        self,
+        *modules: nn.Module,
+        learning_rate: float,
+        warmup_steps: int,
+        total_steps: int,
+        ema_decay: float,
+        hold_share: float = 0.0,
     ) -> None:
         self.step_count = 0
         self.learning_rate = learning_rate
         self.warmup_steps = warmup_steps
         self.total_steps = total_steps
+        self.hold_steps = round(hold_share * total_steps)
         self.ema_decay = ema_decay
         self._weights = [weight for module in modules for weight in module.parameters()]
         self._masters = [weight.detach().float().clone() for weight in self._weights]
@@ -39,14 +46,14 @@ class MixedPrecisionOptimizer:
         self._adamw = torch.optim.AdamW(
             self._masters, lr=learning_rate, betas=BETAS, weight_decay=WEIGHT_DECAY, foreach=True
         )
-        for module in modules:
-            module.to(torch.bfloat16)
+        for weight in self._weights:
+            weight.data = weight.data.bfloat16()
 
     def step(self, loss: torch.Tensor) -> None:
         """Take one optimizer step down the gradient of a loss."""
         loss.backward()
         for master, weight in zip(self._masters, self._weights, strict=True):
-            # A weight the loss does not reach (the pooled text output) stays as it is.
+            # A weight that the loss does not reach, as in a frozen text encoder, stays as it is.
             master.grad = None if weight.grad is None else weight.grad.float()
             weight.grad = None
         torch.nn.utils.clip_grad_norm_(self._masters, MAX_GRADIENT_NORM)
@@ -62,7 +69,8 @@ class MixedPrecisionOptimizer:
         """Return the learning rate of the step that comes next."""
         if self.step_count < self.warmup_steps:
             return self.learning_rate * (self.step_count + 1) / self.warmup_steps
-        progress = (self.step_count - self.warmup_steps) / max(1, self.total_steps - self.warmup_steps)
+        start = max(self.warmup_steps, self.hold_steps)
+        progress = max(0, self.step_count - start) / max(1, self.total_steps - start)
         return self.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
 
     @contextmanager

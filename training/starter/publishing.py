@@ -1,5 +1,6 @@
 """Writes a trained starter model to a folder, with a model card that says how it was made and how good it is."""
 
+import json
 from importlib.metadata import version
 from pathlib import Path
 
@@ -95,9 +96,20 @@ def save_weights(pipeline: StableDiffusionPipeline, folder: Path) -> None:
     # Under their standard names, and not as a "variant", so that a plain `from_pretrained` finds them.
     pipeline.to(dtype=torch.float16)
     pipeline.save_pretrained(folder, safe_serialization=True)
+    _load_text_encoder_in_float32(folder / "text_encoder" / "config.json")
     weight = size_bytes(folder)
     if weight > MAX_SIZE_BYTES:
         raise ModelTooLarge(f"the model weighs {weight:,} bytes; at most {MAX_SIZE_BYTES:,} may be committed")
+
+
+def _load_text_encoder_in_float32(config: Path) -> None:
+    """Record float32 as the text encoder's type, as small as it is on disk.
+
+    Where the caller names no type, diffusers loads its parts in float32 but transformers in the recorded type,
+    and a pipeline with both in it fails at the first prompt.
+    """
+    settings = json.loads(config.read_text(encoding="utf-8")) | {"dtype": "float32"}
+    config.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
 def write_model_card(

@@ -20,5 +20,3 @@ class Command(BaseCommand):
             demo.run(keep_serving=not once)
         except DemoFailed as error:
             raise CommandError(str(error)) from error
-
-

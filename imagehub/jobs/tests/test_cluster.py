@@ -45,7 +45,9 @@ def wait_for(condition: Callable[[], object], *, seconds: float, what: str) -> N
 
 def group(pid: int) -> list[int]:
     """Return the living processes of a session, zombies left out."""
-    listing = subprocess.run(["ps", "-e", "-o", "pid=,sid=,stat="], capture_output=True, text=True, check=True)
+    listing = subprocess.run(
+        ["ps", "-e", "-o", "pid=,sid=,stat="], capture_output=True, text=True, check=True
+    )
     rows = [line.split() for line in listing.stdout.splitlines()]
     return [int(row[0]) for row in rows if int(row[1]) == pid and not row[2].startswith("Z")]
 
@@ -157,8 +159,14 @@ def test_a_cluster_whose_idle_worker_was_killed_is_started_anew(process_env):
     with started(["-c", SUPERVISED], env):
         wait_for(WorkerPresence.objects.exists, seconds=60, what="the cluster starts")
         first = WorkerPresence.objects.get()
-        wait_for(lambda: first.seen_at != WorkerPresence.objects.get(pk=first.pk).seen_at, seconds=30, what="it works")
-        titles = subprocess.run(["ps", "-e", "-o", "pid=,sid=,args="], capture_output=True, text=True, check=True)
+        wait_for(
+            lambda: first.seen_at != WorkerPresence.objects.get(pk=first.pk).seen_at,
+            seconds=30,
+            what="it works",
+        )
+        titles = subprocess.run(
+            ["ps", "-e", "-o", "pid=,sid=,args="], capture_output=True, text=True, check=True
+        )
         [idle] = [
             int(line.split()[0])
             for line in titles.stdout.splitlines()

@@ -57,6 +57,18 @@ def test_a_failed_job_does_not_stop_the_next():
     assert run().status == JobStatus.COMPLETED
 
 
+def test_interrupted_work_is_tried_again():
+    job = run(behaviour="is_interrupted")
+
+    assert (job.status, job.attempt) == (JobStatus.COMPLETED, 3)
+
+
+def test_interrupted_work_fails_when_its_attempts_are_used_up():
+    job = run(behaviour="is_interrupted", max_attempts=2)
+
+    assert (job.status, job.attempt, job.error_code) == (JobStatus.FAILED, 2, "program_died")
+
+
 def test_one_doorbell_works_off_the_whole_queue():
     for _ in range(5):
         ErrandFactory()

@@ -9,7 +9,9 @@ from training.starter.trainer import OtherRecipe
 
 
 class Command(BaseCommand):
-    help = "Draw pictures and train the starter model on them again, from a seed, or measure the one there is."
+    help = (
+        "Draw pictures and train the starter model on them again, from a seed, or measure the one there is."
+    )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         add_options(parser)

@@ -10,9 +10,7 @@ class Command(BaseCommand):
     help = "Take jobs from workers that were lost, and ring for queued jobs that nobody was told about."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument(
-            "--dry-run", action="store_true", help="Say what would be done, and do nothing."
-        )
+        parser.add_argument("--dry-run", action="store_true", help="Say what would be done, and do nothing.")
 
     def handle(self, *, dry_run: bool, **options: Any) -> None:
         if dry_run:

@@ -34,7 +34,9 @@ class Command(BaseCommand):
 def web_service(host: str, port: int) -> Service:
     """The web server. See ``imagehub/asgi.py`` for what it runs and why."""
     argv = [sys.executable, "-m", "uvicorn", "imagehub.asgi:application", "--host", host, "--port", str(port)]
-    return Service("web", [*argv, "--no-access-log", "--no-server-header", "--timeout-graceful-shutdown", "5"])
+    return Service(
+        "web", [*argv, "--no-access-log", "--no-server-header", "--timeout-graceful-shutdown", "5"]
+    )
 
 
 def cluster_service(cluster: Cluster) -> Service:

@@ -15,3 +15,6 @@ class Effect(models.Model):
 
     errand = models.ForeignKey(Errand, on_delete=models.CASCADE, related_name="effects")
     pid = models.PositiveIntegerField()
+
+    def __str__(self):
+        return f"effect of {self.errand_id}"

@@ -4,7 +4,7 @@ import time
 
 from django.db import transaction
 
-from imagehub.jobs.lease import JobFailed, Lease
+from imagehub.jobs.lease import JobFailed, JobInterrupted, Lease
 from imagehub.jobs.tests.errands.models import Effect, Errand
 
 
@@ -13,6 +13,8 @@ def perform(errand: Errand, lease: Lease) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     if errand.behaviour == "fails":
         raise JobFailed("no_luck", "It did not work out.", trace="secret trace")
+    if errand.behaviour == "is_interrupted" and errand.attempt < 3:
+        raise JobInterrupted("program_died", "What did the work died.")
     if errand.behaviour == "crashes":
         raise ZeroDivisionError("/root/secret/path")
     if errand.behaviour == "forgets":
