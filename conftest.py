@@ -21,6 +21,7 @@ def _managed_roots(tmp_path: Path, settings) -> Iterator[None]:
     settings.LOGS_ROOT = tmp_path / "logs"
     settings.CONFIG_FILE = tmp_path / "config.yaml"
     settings.CONFIG_FILE.write_text("storage: {minimum_free_bytes: 0}\n")
+    config.get_config()  # so that this is the last good one
     yield
     stopping.clear_stop()
     presence._current = None

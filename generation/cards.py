@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+from training.starter.captions import plain_caption
+from training.starter.drawings import Combination
+
 
 @dataclass(frozen=True)
 class Card:
@@ -15,7 +18,7 @@ class Card:
 NAME = "Starter cards"
 
 CARDS = tuple(
-    Card(name, f"a {color} {shape} on a {background} background", seed)
+    Card(name, plain_caption(Combination(shape=shape, color=color, background=background)), seed)
     for seed, (name, color, shape, background) in enumerate(
         [
             ("Ace of hearts", "red", "heart", "white"),

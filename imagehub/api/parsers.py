@@ -7,7 +7,7 @@ from rest_framework import parsers
 from rest_framework.exceptions import ParseError, UnsupportedMediaType
 
 MAX_DEPTH = 50
-MAX_DIGITS = 30
+MAX_DIGITS = 1000
 MAX_QUOTED = 100
 
 

@@ -1,0 +1,77 @@
+import pytest
+from django.core.cache import cache
+from rest_framework.test import APIClient
+
+from imagehub.jobs import presence
+from imagehub.jobs.clusters import Cluster
+from imagehub.jobs.registry import kinds
+from imagehub.jobs.tests.factories import ErrandFactory, UserFactory
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def _workers():
+    for cluster in {Cluster.DEFAULT} | {kind.cluster for kind in kinds()}:
+        presence.announce(cluster)
+
+
+def get(path: str, user=None):
+    client = APIClient()
+    if user:
+        client.force_authenticate(user)
+    return client.get(path)
+
+
+@pytest.mark.usefixtures("_workers")
+class TestWell:
+    def test_health_counts_what_waits_and_runs(self):
+        ErrandFactory()
+
+        body = get("/api/health").json()
+
+        assert (body["status"], body["degraded"]) == ("ok", [])
+        assert body["queues"]["errand"] == {"queued": 1, "running": 0}
+        assert "details" not in body
+
+    def test_ready_answers_200(self):
+        assert get("/api/health/ready").status_code == 200
+
+    def test_a_full_disk_is_named(self, set_config):
+        set_config("storage: {minimum_free_bytes: 999999999999999999}")
+
+        assert get("/api/health").json()["degraded"] == ["storage"]
+        assert get("/api/health/ready").status_code == 503
+
+    def test_a_broken_configuration_is_named_and_explained_to_staff_alone(self, set_config):
+        set_config("nonsense: true")
+
+        assert get("/api/health").json()["degraded"] == ["configuration"]
+        assert "details" not in get("/api/health", UserFactory()).json()
+        details = get("/api/health", UserFactory(is_staff=True)).json()["details"]
+        assert "last good one" in details["configuration"]
+
+    def test_a_cache_that_forgets_is_named(self, monkeypatch):
+        monkeypatch.setattr(cache, "get", lambda *_: None)
+
+        assert get("/api/health").json()["degraded"] == ["cache"]
+
+    def test_a_check_that_breaks_is_an_answer_and_no_error(self, monkeypatch):
+        def broken(*_):
+            raise ConnectionError("redis://secret@host")
+
+        monkeypatch.setattr(cache, "set", broken)
+
+        response = get("/api/health", UserFactory(is_staff=True))
+        assert (response.status_code, response.json()["degraded"]) == (200, ["cache"])
+        assert "secret" not in response.content.decode()
+
+
+def test_a_missing_worker_makes_it_not_ready():
+    response = get("/api/health/ready")
+
+    assert (response.status_code, response.json()["degraded"]) == (503, ["workers"])
+
+
+def test_live_says_nothing_about_what_is_behind():
+    assert get("/api/health/live").json() == {"status": "ok"}

@@ -1,0 +1,89 @@
+"""The web server as a process: what it imports, and what it answers on its one port."""
+
+import json
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+from django.conf import settings
+
+WEB_IMPORTS = """
+import sys
+import imagehub.asgi
+from django.urls import get_resolver
+get_resolver().url_patterns
+print(sorted({name.partition(".")[0] for name in sys.modules} & {"torch", "diffusers", "transformers", "numpy"}))
+"""
+
+
+def test_the_web_process_never_imports_the_deep_learning_stack(process_env):
+    output = subprocess.run(
+        [sys.executable, "-c", WEB_IMPORTS],
+        env=process_env | {"DJANGO_SETTINGS_MODULE": "imagehub.settings"},
+        cwd=settings.BASE_DIR,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert output.stdout.strip() == "[]"
+
+
+@pytest.fixture
+def server(process_env, transactional_db):
+    """The server as it ships, on a free port."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    argv = [
+        sys.executable,
+        "-m",
+        "uvicorn",
+        "imagehub.asgi:application",
+        "--port",
+        str(port),
+        "--log-level",
+        "error",
+    ]
+    process = subprocess.Popen(argv, env=process_env, cwd=settings.BASE_DIR)
+    base = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(300):
+            try:
+                urllib.request.urlopen(f"{base}/api/health/live", timeout=5)
+                break
+            except OSError:
+                time.sleep(0.1)
+        yield base, process
+    finally:
+        process.terminate()
+        process.wait(timeout=20)
+
+
+def get(url: str) -> tuple[int, str, bytes]:
+    try:
+        with urllib.request.urlopen(url, timeout=20) as response:
+            return response.status, response.headers["Content-Type"], response.read()
+    except urllib.error.HTTPError as error:
+        return error.code, error.headers["Content-Type"], error.read()
+
+
+def test_the_shipped_server_answers_in_json_under_api(server):
+    base, process = server
+
+    assert get(f"{base}/api/health/live")[0] == 200
+    status, kind, body = get(f"{base}/api/nothing")
+    assert (status, kind, json.loads(body)["status"]) == (404, "application/problem+json", 404)
+    # A path of the other handler, behind the same port: no such view yet, but the same shape of answer.
+    status, kind, body = get(f"{base}/api/jobs/x/events")
+    assert (status, kind) == (404, "application/problem+json")
+    assert get(f"{base}/")[0] == 200
+    assert get(f"{base}/admin/login/")[0] == 200
+    status, kind, _ = get(f"{base}/static/admin/css/base.css")
+    assert (status, kind.partition(";")[0]) == (200, "text/css")
+    assert "torch" not in Path(f"/proc/{process.pid}/maps").read_text()
