@@ -1,5 +1,6 @@
 import codecs
 import json
+from collections import Counter
 from collections.abc import Mapping
 from typing import IO, Any
 
@@ -62,8 +63,7 @@ def _is_utf8(encoding: str) -> bool:
 def _object_without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in result if names.count(name) > 1)
+        [(twice, _)] = Counter(name for name, _ in pairs).most_common(1)
         raise ParseError(f"“{twice[:MAX_QUOTED]}” stands twice in one object.")
     return result
 
