@@ -4,3 +4,5 @@ import os
 
 os.environ["IMAGEHUB_EXTRA_APPS"] = "imagehub.jobs.tests.errands"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Playwright's synchronous API runs an event loop in the thread that also asks the database.
+os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"

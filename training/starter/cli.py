@@ -8,6 +8,7 @@ from pathlib import Path
 
 from training.starter import MODEL_DIR
 from training.starter.architecture import Sizes
+from training.starter.drawings import held_out_prompts
 from training.starter.evaluation import contact_sheet, evaluate
 from training.starter.mixed_precision import one_thread
 from training.starter.publishing import load, save_weights, write_model_card
@@ -67,9 +68,10 @@ def run(options: argparse.Namespace, write: Callable[[str], object]) -> bool:
 
         save_weights(train(recipe, options.work_dir, report), options.output)
     pipeline = load(options.output)
+    prompts = held_out_prompts()[:: 48 if options.quick else 1]
     write("measuring: the judge on clean drawings first, then reconstructions, then the held-out prompts")
     with one_thread():
-        evaluation, pictures = evaluate(pipeline, write=write)
+        evaluation, pictures = evaluate(pipeline, prompts=prompts, write=write)
     if not options.evaluate_only:
         write_model_card(pipeline, recipe, evaluation, options.output)
     if options.contact_sheet:

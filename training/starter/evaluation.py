@@ -1,7 +1,7 @@
 """Measures the starter model on the held-out prompts, with the judge, and never by eye alone."""
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from time import perf_counter
 
@@ -31,7 +31,7 @@ GUIDANCE_SCALE = 4.0
 SET_PROMPT = "Playing card. Art style: watercolor. {caption}. simple"
 """How a themed set asks for a picture; measured beside the plain caption, because colors must bind there too."""
 
-CLEAN_DRAWINGS = 480
+DRAWINGS_PER_PROMPT = 5
 _CLEAN_SEED = 7
 
 Pictures = list[tuple[Combination, Image.Image]]
@@ -84,11 +84,16 @@ class Evaluation:
 def evaluate(
     pipeline: StableDiffusionPipeline,
     *,
+    prompts: Sequence[HeldOutPrompt] | None = None,
     num_inference_steps: int = NUM_INFERENCE_STEPS,
     guidance_scale: float = GUIDANCE_SCALE,
     write: Callable[[str], object] = logger.info,
 ) -> tuple[Evaluation, Pictures]:
-    """Measure a model, writing each result as it comes; also return the pictures of the plain held-out prompts."""
+    """Measure a model, writing each result as it comes; also return the pictures of the plain held-out prompts.
+
+    Prompts are all the held-out ones, unless fewer are named.
+    """
+    prompts = held_out_prompts() if prompts is None else prompts
 
     def measure(name: str, pictures: Pictures) -> Accuracy:
         accuracy = Accuracy.of(pictures)
@@ -98,13 +103,13 @@ def evaluate(
     def generated(template: str) -> Pictures:
         return generate(
             pipeline,
-            held_out_prompts(),
+            prompts,
             template=template,
             num_inference_steps=num_inference_steps,
             guidance_scale=guidance_scale,
         )
 
-    drawings = clean_drawings(CLEAN_DRAWINGS)
+    drawings = clean_drawings(DRAWINGS_PER_PROMPT * len(prompts))
     judge_on_drawings = measure("judge on clean drawings", drawings)
     judge_on_reconstructions = measure("judge on reconstructions", reconstruct(pipeline, drawings))
     started = perf_counter()
@@ -145,7 +150,7 @@ def reconstruct(pipeline: StableDiffusionPipeline, pictures: Pictures) -> Pictur
 
 def generate(
     pipeline: StableDiffusionPipeline,
-    prompts: Iterable[HeldOutPrompt],
+    prompts: Sequence[HeldOutPrompt],
     *,
     template: str = "{caption}",
     num_inference_steps: int = NUM_INFERENCE_STEPS,

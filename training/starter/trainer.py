@@ -44,7 +44,7 @@ class Recipe:
     divergence_weight: float = 1e-3
 
     pictures: int = 20_000
-    denoiser_steps: int = 9_000
+    denoiser_steps: int = 6_000
     denoiser_batch: int = 64
     denoiser_learning_rate: float = 1e-3
     denoiser_hold_share: float = 0.5
