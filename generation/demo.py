@@ -79,7 +79,7 @@ class Demo:
         try:
             self._wait_until_ready(services)
             jobs = self._submit(album)
-            self._follow(jobs)
+            self._follow(jobs, services)
             images = self._images(jobs)
             self._show(album, images, password)
             if keep_serving:
@@ -140,7 +140,7 @@ class Demo:
             jobs[job["id"]] = card
         return jobs
 
-    def _follow(self, jobs: dict[str, Card]) -> None:
+    def _follow(self, jobs: dict[str, Card], services: subprocess.Popen[bytes]) -> None:
         """Show a bar for the whole set and one for the picture being made, until all jobs have ended."""
         waiting = dict(jobs)
         deadline = time.monotonic() + JOB_SECONDS
@@ -150,6 +150,8 @@ class Demo:
             tqdm(total=100, unit="%", leave=False, disable=quiet) as current,
         ):
             while waiting:
+                if services.poll() is not None:
+                    raise DemoFailed("The services ended before the pictures were made.")
                 if time.monotonic() > deadline:
                     raise DemoFailed(f"{len(waiting)} pictures were not made within {JOB_SECONDS:.0f} s.")
                 for pk, card in list(waiting.items()):

@@ -26,13 +26,12 @@ class WarmEngine:
 
     def __init__(self, config: EngineConfig) -> None:
         self.config = config
+        self.launch = _launch(config)
         self._log = RunLog(
             settings.LOGS_ROOT / f"engine-{os.getpid()}.log", limit_bytes=config.log_limit_bytes
         )
-        argv = [sys.executable, "-m", "generation.engine"]
-        argv += ["--threads", str(config.threads), "--device", config.device, "--dtype", config.dtype]
         self._child = Child(
-            argv,
+            [sys.executable, "-m", "generation.engine", *self.launch],
             cwd=settings.BASE_DIR,
             log=self._log,
             env=os.environ | {"OMP_NUM_THREADS": str(config.threads)},
@@ -100,13 +99,19 @@ _engine: WarmEngine | None = None
 
 
 def get_engine(config: EngineConfig) -> WarmEngine:
-    """Return the engine of this process, started anew if it is gone or its configuration has changed."""
+    """Return the engine of this process, started anew if it is gone or has to be started differently."""
     global _engine
-    if _engine is not None and (not _engine.is_alive or _engine.config != config):
+    if _engine is not None and (not _engine.is_alive or _engine.launch != _launch(config)):
         stop_engine()
     if _engine is None:
         _engine = WarmEngine(config)
+    _engine.config = config  # limits hold from the next picture on
     return _engine
+
+
+def _launch(config: EngineConfig) -> list[str]:
+    """Return the options an engine is started with: a change of these needs another engine."""
+    return ["--threads", str(config.threads), "--device", config.device, "--dtype", config.dtype]
 
 
 def stop_engine() -> None:

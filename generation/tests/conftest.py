@@ -30,7 +30,8 @@ def tiny_model(db, tiny_sd15, settings) -> BaseModel:
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session", autouse=True)
 def _engine_ends():
+    """One engine serves the whole session, as one serves a worker."""
     yield
     stop_engine()

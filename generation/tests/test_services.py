@@ -90,7 +90,7 @@ class TestCancel:
             services.cancel_generation_job(job)
 
 
-@pytest.mark.usefixtures("tiny_model", "_engine_ends")
+@pytest.mark.usefixtures("tiny_model")
 class TestGenerate:
     def run(self, **fields) -> GenerationJob:
         job = submit(base_model=BaseModel.objects.get(name="tiny"), **fields)
@@ -192,7 +192,6 @@ class TestGenerate:
 
 
 @pytest.mark.django_db(transaction=True)
-@pytest.mark.usefixtures("_engine_ends")
 class TestInterruption:
     """What happens to a job while it runs; a second thread plays the user, or the reaper."""
 
@@ -242,3 +241,22 @@ class TestInterruption:
         job.refresh_from_db()
         assert (job.status, Image.objects.count()) == (JobStatus.COMPLETED, 1)
         assert job.attempt == 2
+
+    def test_a_hung_engine_is_killed_and_replaced(self, set_config):
+        submit(base_model=self.model)
+        answer_doorbell(Cluster.GENERATION)  # now it is warm
+        hung = warm_engine._engine
+        set_config("engine: {idle_seconds: 2, grace_seconds: 1}\nstorage: {minimum_free_bytes: 0}")
+        job = submit(base_model=self.model, steps=100, width=256, height=256)
+        self.meanwhile(lambda _: os.kill(hung._child.pid, signal.SIGSTOP))
+
+        self.finish()
+
+        job.refresh_from_db()
+        assert (job.status, job.error_code) == (JobStatus.FAILED, "engine_timeout")
+        set_config("storage: {minimum_free_bytes: 0}")
+        after = submit(base_model=self.model)
+        answer_doorbell(Cluster.GENERATION)
+        after.refresh_from_db()
+        assert after.status == JobStatus.COMPLETED
+        assert warm_engine._engine is not hung

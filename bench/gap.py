@@ -1,0 +1,106 @@
+"""How long the engine idles between two queued jobs, and what the time goes into."""
+
+import json
+import statistics
+from itertools import pairwise
+from pathlib import Path
+
+from bench.engine_tap import FOLDER
+from bench.instance import temporary_instance
+from bench.report import Figure, at_most, info, percentile
+from bench.setting import Setting, say
+from bench.subject import pictures
+from bench.throughput import make_through_everything
+
+NAME = "gap"
+GOAL_MS = 50.0
+
+PATH = (
+    ("engine save", "the engine has the pixels"),
+    ("engine done", "engine: PNG written and synced"),
+    ("heard done", "pipe to the worker"),
+    ("adopt begins", "worker: event handled"),
+    ("adopt ends", "worker: file read, hashed, moved into the store"),
+    ("job ends", "worker: rows written and committed, staging removed"),
+    ("job begins", "worker: next job claimed"),
+    ("send begins", "worker: staging made, pictures counted, request built"),
+    ("engine encode", "pipe to the engine, request parsed, scheduler made"),
+)
+"""What happens between two pictures, in order: each mark, and what the time since the mark before it is."""
+
+
+def run(setting: Setting) -> list[Figure]:
+    """Queue jobs at once, so that one always waits, and look at the marks between their pictures."""
+    count = setting.pick(100, 20)
+    with temporary_instance(extra_app="bench.engine_tap.EngineTap") as instance:
+        subject = instance.add_subject(setting.scratch)
+        say(f"{count} jobs in the queue, with {subject.description}")
+        with instance.supervised() as service, service.client() as client:
+            make_through_everything(client, pictures(1, first_seed=1), subject)
+            make_through_everything(client, pictures(count, first_seed=100), subject)
+        marks = read_marks(instance.folder / FOLDER)
+    gaps = [between for between in between_pictures(marks) if len(between) == len(PATH)][1:]
+    idle = [1000 * (between["engine encode"] - between["engine save"]) for between in gaps]
+    figures = [
+        at_most(
+            NAME, "engine idle between two queued jobs, p95", percentile(idle, 0.95), GOAL_MS, unit=" ms"
+        ),
+        info(
+            NAME,
+            f"the same, p50 and largest of {len(idle)}",
+            f"{statistics.median(idle):.1f}, {max(idle):.1f} ms",
+        ),
+    ]
+    for (before, _), (mark, what) in pairwise(PATH):
+        parts = [1000 * (between[mark] - between[before]) for between in gaps]
+        figures.append(
+            info(
+                NAME,
+                f"  of it: {what}, p50; p95",
+                f"{statistics.median(parts):.1f}; {percentile(parts, 0.95):.1f} ms",
+            )
+        )
+    denoise = denoise_gaps(marks)[1:]
+    figures.append(
+        info(
+            NAME,
+            "end of one denoising to begin of the next (with decoding and encoding), p50; p95",
+            f"{statistics.median(denoise):.1f}; {percentile(denoise, 0.95):.1f} ms",
+        )
+    )
+    return figures
+
+
+def read_marks(folder: Path) -> list[tuple[float, str]]:
+    """Return the marks of the worker that made the pictures, in the order it wrote them down."""
+    files = [path.read_text().splitlines() for path in folder.glob("*.jsonl")]
+    return [tuple(json.loads(line)) for line in max(files, key=len)]
+
+
+def between_pictures(marks: list[tuple[float, str]]) -> list[dict[str, float]]:
+    """Return, for each two pictures that follow each other, when the marks between them were passed."""
+    names = {name for name, _ in PATH}
+    found: list[dict[str, float]] = []
+    current: dict[str, float] | None = None
+    for at, what in marks:
+        if what == "engine save":
+            current = {}
+        if current is not None and what in names:
+            current[what] = at
+            if what == "engine encode":
+                found.append(current)
+                current = None
+    return found
+
+
+def denoise_gaps(marks: list[tuple[float, str]]) -> list[float]:
+    """Return the milliseconds from each end of denoising to the next begin."""
+    gaps = []
+    ended: float | None = None
+    for at, what in marks:
+        if what == "engine decode":
+            ended = at
+        elif what == "engine denoise" and ended is not None:
+            gaps.append(1000 * (at - ended))
+            ended = None
+    return gaps

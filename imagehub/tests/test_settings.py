@@ -1,0 +1,76 @@
+"""The settings, and the page that explains them."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+from django.conf import settings
+
+READ = re.compile(r"""(?:env\.\w+\(|environ\.get\()\s*"([A-Z][A-Z_]+)\"""")
+
+
+def test_the_example_lists_every_name_that_is_read():
+    sources = [
+        path
+        for folder in ("imagehub", "albums", "training", "scraping", "generation")
+        for path in (settings.BASE_DIR / folder).rglob("*.py")
+        if "tests" not in path.parts
+    ]
+    read = {name for path in sources for name in READ.findall(path.read_text())} - {"Q_CLUSTER_NAME"}
+    listed = set(
+        re.findall(r"^#?([A-Z][A-Z_]+)=", (settings.BASE_DIR / ".env.example").read_text(), re.MULTILINE)
+    )
+
+    assert "IMAGEHUB_VAR" in read
+    assert read == listed
+
+
+def test_the_schema_has_the_version_of_the_code():
+    import imagehub
+
+    assert settings.SPECTACULAR_SETTINGS["VERSION"] == imagehub.__version__
+
+
+@pytest.mark.parametrize(
+    ("env", "sentence"),
+    [
+        ({"IMAGEHUB_ENV": "production"}, "IMAGEHUB_SECRET_KEY"),
+        ({"IMAGEHUB_ENV": "staging"}, "'development' or 'production'"),
+    ],
+)
+def test_a_wrong_environment_does_not_start(process_env, env, sentence):
+    del process_env["IMAGEHUB_SECRET_KEY"]
+    result = subprocess.run(
+        [sys.executable, "manage.py", "check"],
+        env=process_env | env,
+        cwd=settings.BASE_DIR,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert result.returncode != 0
+    assert sentence in result.stderr
+
+
+def test_each_installation_draws_its_own_key_once(process_env, tmp_path):
+    del process_env["IMAGEHUB_SECRET_KEY"]
+    command = [
+        sys.executable,
+        "manage.py",
+        "shell",
+        "-v0",
+        "-c",
+        "from django.conf import settings; print(settings.SECRET_KEY)",
+    ]
+
+    starts = [
+        subprocess.Popen(command, env=process_env, cwd=settings.BASE_DIR, stdout=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    keys = {start.communicate()[0].strip() for start in starts}
+
+    assert len(keys) == 1
+    assert len(keys.pop()) >= 50
+    assert (tmp_path / "secret_key").stat().st_mode & 0o077 == 0
