@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-
 IDLE_SECONDS = 3.0
 """After this long without a request a new connection is opened; the server closes idle ones after five seconds."""
 

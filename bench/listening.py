@@ -24,7 +24,7 @@ class Listening(AppConfig):
     def ready(self) -> None:
         from imagehub import urls
 
-        urls.urlpatterns.insert(0, path("api/jobs/<str:job>/events", events))
+        urls.urlpatterns.insert(0, path("api/jobs/<str:job>/events", events))  # type: ignore[arg-type]
 
 
 def events(request: HttpRequest, job: str) -> StreamingHttpResponse:

@@ -1,7 +1,11 @@
 """A program that saves the starter model's architecture with random weights: ``python -m bench.random_model FOLDER``."""
 
+import os
 import sys
 from pathlib import Path
+from typing import Any
+
+os.environ |= {"TRANSFORMERS_VERBOSITY": "error", "DIFFUSERS_VERBOSITY": "error", "TQDM_DISABLE": "1"}
 
 import torch
 
@@ -13,7 +17,7 @@ def main(folder: Path) -> None:
     torch.set_num_threads(1)
     sizes = architecture.Sizes()
     tokenizer = architecture.build_tokenizer()
-    pipeline = architecture.build_pipeline(
+    pipeline: Any = architecture.build_pipeline(
         tokenizer,
         architecture.build_text_encoder(tokenizer, sizes),
         architecture.build_vae(sizes),

@@ -7,6 +7,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -90,7 +91,8 @@ def _compare(setting: Setting, instance: Instance, database: str) -> list[Figure
     ratios: list[float] = []
     bare_rates: list[float] = []
     our_rates: list[float] = []
-    bare_cpu = our_cpu = 0.0
+    bare_cpu = 0.0
+    our_cpu: Counter[str] = Counter()
     with instance.supervised() as service, service.client() as client, bare_loop(subject) as bare:
         warm_up = pictures(2, first_seed=1)
         bare.make(warm_up, str(instance.folder / "bare"))
@@ -99,9 +101,9 @@ def _compare(setting: Setting, instance: Instance, database: str) -> list[Figure
         for turn in range(rounds):
             wanted = pictures(count, first_seed=1000 * (turn + 1))
             made = bare.make(wanted, str(instance.folder / "bare"))
-            cpu_before = machine.cpu_seconds(service.pid)
+            used_before = _used(service)
             seconds, jobs = make_through_everything(client, wanted, subject)
-            our_cpu += machine.cpu_seconds(service.pid) - cpu_before
+            our_cpu.update({part: used - used_before[part] for part, used in _used(service).items()})
             bare_cpu += made["cpu"]
             if turn == 0:
                 are_equal = _digests(client, jobs) == made["digests"]
@@ -111,7 +113,6 @@ def _compare(setting: Setting, instance: Instance, database: str) -> list[Figure
             say(
                 f"round {turn + 1}: bare {bare_rates[-1]:.2f}/s, ours {our_rates[-1]:.2f}/s, {ratios[-1]:.3f}"
             )
-        engine = _engine_cpu_share(service)
     total = rounds * count
     return [
         at_least(
@@ -120,19 +121,23 @@ def _compare(setting: Setting, instance: Instance, database: str) -> list[Figure
         info(NAME, f"{database}: that share in {rounds} rounds", spread(ratios)),
         info(NAME, f"{database}: pictures/s, bare", spread(bare_rates)),
         info(NAME, f"{database}: pictures/s, ours", spread(our_rates)),
+        info(NAME, f"{database}: processor ms a picture, bare", f"{1000 * bare_cpu / total:.0f}"),
         info(
             NAME,
-            f"{database}: processor ms a picture, bare; ours, all processes",
-            f"{1000 * bare_cpu / total:.0f}; {1000 * our_cpu / total:.0f} ({engine})",
+            f"{database}: processor ms a picture, ours",
+            ", ".join(f"{part} {1000 * used / total:.0f}" for part, used in our_cpu.items()),
         ),
         info(NAME, f"{database}: the same seeds give the same pixels", "yes" if are_equal else "NO"),
     ]
 
 
-def _engine_cpu_share(service: Service) -> str:
-    """Say how much of the instance's processor time since its start was the engine's."""
-    engine = machine.cpu_seconds(machine.find_process(service.pid, "generation.engine"))
-    return f"engine {engine / machine.cpu_seconds(service.pid):.0%} of all since the start"
+def _used(service: Service) -> dict[str, float]:
+    """Return the seconds of processor time that the parts of an instance have used so far."""
+    used = {
+        "engine": machine.cpu_seconds(machine.find_process(service.pid, "generation.engine")),
+        "web": machine.cpu_seconds(machine.find_process(service.pid, "uvicorn")),
+    }
+    return used | {"workers and the rest": machine.cpu_seconds(service.pid) - sum(used.values())}
 
 
 def _digests(client: Client, jobs: list[dict[str, Any]]) -> list[str]:

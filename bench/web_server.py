@@ -99,7 +99,7 @@ def _compare(setting: Setting, instance: Instance, database: str) -> list[Figure
         figures = [figure for path in PATHS for figure in _figures(database, path, list(running), results)]
         say(f"{database}: {rounds} rounds of {seconds} s done")
         for name, service in running.items():
-            figures += _with_listeners(setting, database, name, service, results[name, PATHS[1]])
+            figures += _with_listeners(setting, database, name, service)
     return figures
 
 
@@ -143,29 +143,30 @@ def _load(service: Service, path: str, found: Rounds, *, seconds: int) -> None:
         found.cpu.append(1000 * cpu / len(times))
 
 
-def _with_listeners(
-    setting: Setting, database: str, name: str, service: Service, before: Rounds
-) -> list[Figure]:
-    """Open idle streams, and see what is left for requests."""
+def _with_listeners(setting: Setting, database: str, name: str, service: Service) -> list[Figure]:
+    """Open idle streams, and see what is left for requests: rounds without and with them take turns."""
     count = THREADS if name == GTHREAD else LISTENERS
-    memory_before = machine.tree_pss_mib(service.pid)
-    with listeners(service, count) as begun:
-        memory = machine.tree_pss_mib(service.pid) - memory_before
-        found = Rounds()
-        for _ in range(setting.pick(3, 1)):
-            _load(service, PATHS[1], found, seconds=2)
-    if not found.rates:
-        answered = f"no request was answered within 20 s ({found.failures} failures)"
+    without, beside = Rounds(), Rounds()
+    memory, memory_beside, begun = [], [], []
+    for _ in range(1 if name == GTHREAD else setting.pick(3, 1)):
+        _load(service, PATHS[1], without, seconds=2)
+        memory.append(machine.tree_pss_mib(service.pid))
+        with listeners(service, count) as streams:
+            begun.append(streams)
+            memory_beside.append(machine.tree_pss_mib(service.pid))
+            _load(service, PATHS[1], beside, seconds=2)
+    if beside.rates:
+        shares = [one / other for one, other in zip(beside.rates, without.rates, strict=True)]
+        answered = f"{_summary(beside)}, rate x{statistics.median(shares):.2f} of without"
     else:
-        share = statistics.median(found.rates) / statistics.median(before.rates)
-        answered = f"{_summary(found)}, x{share:.2f} of without"
-    what = f"{database}: {PATHS[1]} beside {count} listeners, {name}"
+        answered = f"not one request was answered within 20 s ({beside.failures} waited)"
+    what = f"{database}: PSS of {name}, without; with {count} listeners"
     return [
-        info(NAME, what, answered),
+        info(NAME, f"{database}: {PATHS[1]} beside {count} listeners, {name}", answered),
         info(
             NAME,
-            f"{database}: {count} listeners, {name}",
-            f"{begun} streams began, {memory:+.1f} MiB PSS (before: {memory_before:.0f})",
+            what,
+            f"{statistics.median(memory):.0f}; {statistics.median(memory_beside):.0f} MiB ({min(begun)} streams began)",
         ),
     ]
 

@@ -8,11 +8,11 @@ import logging
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import yaml
 from django.conf import settings
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from imagehub.jobs.clusters import GRACE_SECONDS, LIMITS, Cluster
 
@@ -30,6 +30,12 @@ class Range(Section):
 
     minimum: int
     maximum: int
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> Self:
+        if self.minimum > self.maximum:
+            raise ValueError("the minimum lies above the maximum")
+        return self
 
 
 class GenerationConfig(Section):
@@ -71,6 +77,9 @@ class Config(Section):
     generation: GenerationConfig = GenerationConfig()
     engine: EngineConfig = EngineConfig()
     storage: StorageConfig = StorageConfig()
+
+
+UNREADABLE = (-1, -1, -1)
 
 
 @dataclass
@@ -126,8 +135,10 @@ def parse(text: str) -> Config:
 def _stamp(path: Path) -> tuple[int, int, int] | None:
     try:
         found = path.stat()
-    except OSError:
+    except FileNotFoundError:
         return None
+    except OSError:  # it is there, but cannot be looked at: reading it will say why
+        return UNREADABLE
     return found.st_mtime_ns, found.st_size, found.st_ino
 
 

@@ -42,7 +42,7 @@ _OPTION = re.compile(
 )
 _BEARER = re.compile(r"\b(?P<key>(?:bearer|token)\s{1,4})[\w.~+/=:-]{12,}", re.IGNORECASE)
 _KNOWN_TOKEN = re.compile(
-    r"\b(?:hf_[A-Za-z0-9]{16,}|sk-[\w-]{16,}|r8_\w{16,}|gh[pousr]_\w{16,}|github_pat_\w{16,}|glpat-[\w-]{16,}"
+    r"\b(?:ih_[\w-]{16,}|hf_[A-Za-z0-9]{16,}|sk-[\w-]{16,}|r8_\w{16,}|gh[pousr]_\w{16,}|github_pat_\w{16,}|glpat-[\w-]{16,}"
     r"|xox[abeprs]-[\w-]{10,}|AKIA[0-9A-Z]{12,}|AIza[\w-]{30,}|eyJ[\w-]{8,}\.[\w-]{8,}(?:\.[\w-]*)?)"
 )
 _PRIVATE_KEY = re.compile(r"(-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----).*?(?:(?=-----END)|\Z)", re.DOTALL)

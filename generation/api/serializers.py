@@ -10,9 +10,12 @@ from generation.models import MAX_SEED, GenerationJob
 from imagehub.api.jobs import JobSerializer
 from imagehub.api.serializers import (
     StrictCharField,
+    StrictChoiceField,
     StrictFloatField,
     StrictIntegerField,
+    StrictPrimaryKeyRelatedField,
     StrictSerializer,
+    StrictSlugRelatedField,
 )
 from imagehub.config import get_config
 from training.models import BaseModel
@@ -31,13 +34,13 @@ class GenerateSerializer(StrictSerializer):
     width = StrictIntegerField(required=False)
     height = StrictIntegerField(required=False)
     guidance_scale = StrictFloatField(required=False, min_value=0)
-    scheduler = serializers.ChoiceField(choices=sorted(SCHEDULERS), required=False, allow_null=True)
-    base_model = serializers.SlugRelatedField(
+    scheduler = StrictChoiceField(choices=sorted(SCHEDULERS), required=False, allow_null=True)
+    base_model = StrictSlugRelatedField(
         slug_field="name", queryset=BaseModel.objects.enabled(), required=False
     )
     n = StrictIntegerField(min_value=1, required=False, default=1)
-    album = serializers.PrimaryKeyRelatedField(queryset=Album.objects.all(), required=False, allow_null=True)
-    visibility = serializers.ChoiceField(choices=Visibility.choices, required=False)
+    album = StrictPrimaryKeyRelatedField(queryset=Album.objects.all(), required=False, allow_null=True)
+    visibility = StrictChoiceField(choices=Visibility.choices, required=False)
 
     def validate_prompt(self, value: str) -> str:
         return self._at_most(value, get_config().generation.max_prompt_length)

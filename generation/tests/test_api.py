@@ -89,7 +89,7 @@ class TestGenerate:
             ("guidance_scale", [-0.1, 30.1, math.nan, math.inf, -math.inf, "7", True, [7], 10**400]),
             ("n", [0, 9, "2", True, 1.5]),
             ("scheduler", ["nothing", 5, ["ddim"], True]),
-            ("base_model", ["nothing", 5, ["starter"], {"name": "starter"}, True]),
+            ("base_model", ["nothing", "a\u0000", 5, ["starter"], {"name": "starter"}, True]),
             ("album", ["no-uuid", 5, [1], str(uuid4())]),
             ("visibility", ["secret", True, 1]),
             ("output", ["/etc/passwd"]),

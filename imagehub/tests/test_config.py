@@ -165,3 +165,8 @@ class TestParse:
     def test_is_safe_from_later_changes(self):
         with pytest.raises(ValueError, match="frozen"):
             config.parse("").engine.threads = 5
+
+
+def test_a_range_that_nothing_fits_is_refused():
+    with pytest.raises(ValueError, match="minimum lies above"):
+        config.parse("generation: {steps: {minimum: 5, maximum: 4}}")

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from imagehub.accounts.services import TOKEN_START
 from imagehub.redaction import MIN_SENSITIVE_LENGTH, REDACTED, redact, redact_paths
 
 SECRET = "s3cr3t-Value_42"
@@ -243,3 +244,10 @@ class TestSpeed:
         function(text)
 
         assert time.perf_counter() - began < 2
+
+
+def test_our_own_tokens_are_known_anywhere_in_a_text():
+
+    secret = TOKEN_START + "k" * 43
+
+    assert secret not in redact(f"nobody knows {secret} here")

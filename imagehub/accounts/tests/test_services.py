@@ -155,9 +155,7 @@ class TestFindOrCreateUser:
 
         assert User.objects.get().is_staff
 
-    @pytest.mark.parametrize(
-        "email", ["", "ada", "ada@", "a b@example.com", "a" * 60 + "@" + "b" * 95 + ".com"]
-    )
+    @pytest.mark.parametrize("email", ["", "ada", "ada@", "a b@example.com", "a@" + "b." * 75 + "com"])
     def test_refuses_what_is_no_address(self, email):
         with pytest.raises(Invalid) as caught:
             services.find_or_create_user(email)
