@@ -11,6 +11,10 @@ IDLE_SECONDS = 3.0
 """After this long without a request a new connection is opened; the server closes idle ones after five seconds."""
 
 
+POLL_SECONDS = 0.5
+"""Seldom, because each question costs the server time; when a job ended stands in its row."""
+
+
 class RequestRefused(Exception):
     """The server answered with an error."""
 
@@ -67,7 +71,7 @@ class Client:
         while (last := self.call("GET", f"/api/jobs/{jobs[-1]}"))["finished_at"] is None:
             if time.monotonic() > deadline:
                 raise RequestRefused(f"The last job is {last['status']} after {seconds:.0f} s.")
-            time.sleep(0.25)
+            time.sleep(POLL_SECONDS)
         ended = [self.call("GET", f"/api/jobs/{pk}") for pk in jobs]
         for job in ended:
             if job["status"] != "completed":

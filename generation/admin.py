@@ -1,8 +1,11 @@
 from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
+from django.utils.text import Truncator
 
+from albums import links
+from albums.models import Image
 from generation import services
 from generation.models import GenerationJob
 
@@ -11,16 +14,7 @@ from generation.models import GenerationJob
 class GenerationJobAdmin(admin.ModelAdmin):
     """Watch generation jobs, and cancel them. They are made through the API."""
 
-    list_display = [
-        "id",
-        "status",
-        "progress_bar",
-        "base_model",
-        "owner",
-        "priority",
-        "attempt",
-        "created_at",
-    ]
+    list_display = ["short_prompt", "status", "progress_bar", "base_model", "owner", "attempt", "created_at"]
     list_filter = ["status", "base_model"]
     list_select_related = ["base_model", "owner"]
     search_fields = ["id", "prompt"]
@@ -28,6 +22,21 @@ class GenerationJobAdmin(admin.ModelAdmin):
     ordering = ["-created_at", "-id"]
     actions = ["cancel"]
     show_full_result_count = False
+
+    @admin.display(description="Prompt", ordering="prompt")
+    def short_prompt(self, job: GenerationJob) -> str:
+        return Truncator(job.prompt).chars(60)
+
+    @admin.display(description="Pictures")
+    def pictures(self, job: GenerationJob) -> str:
+        return format_html_join(
+            " ",
+            '<a href="{}"><img src="{}" alt="" height="96"></a>',
+            (
+                (links.file_url(image.pk), links.thumbnail_url(image.pk))
+                for image in Image.objects.made_by(job.pk).order_by("source_index")
+            ),
+        )
 
     @admin.display(description="Progress", ordering="progress")
     def progress_bar(self, job: GenerationJob) -> str:
@@ -49,5 +58,14 @@ class GenerationJobAdmin(admin.ModelAdmin):
     def has_delete_permission(self, request: HttpRequest, obj: GenerationJob | None = None) -> bool:
         return False
 
+    def has_change_permission(self, request: HttpRequest, obj: GenerationJob | None = None) -> bool:
+        """One may act on jobs in the list, but a job's own page is there to be read."""
+        return obj is None and super().has_change_permission(request)
+
+    def get_fields(self, request: HttpRequest, obj: GenerationJob | None = None) -> list[str]:
+        own = ["token", "lease_until", "body_digest", "status"]
+        shown = [field.name for field in self.opts.concrete_fields if field.name not in own]
+        return ["pictures", "status", *shown]
+
     def get_readonly_fields(self, request: HttpRequest, obj: GenerationJob | None = None) -> list[str]:
-        return [field.name for field in self.opts.concrete_fields]
+        return self.get_fields(request, obj)

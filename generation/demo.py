@@ -3,7 +3,6 @@
 import json
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -28,6 +27,7 @@ from generation.models import GenerationJob
 from imagehub import storage
 from imagehub.accounts.services import create_token
 from imagehub.jobs import parent_death
+from imagehub.jobs.supervisor import port_is_free
 
 ADMIN = "demo"
 STARTUP_SECONDS = 90.0
@@ -66,7 +66,7 @@ class Demo:
                 name=NAME,
                 kind=Album.Kind.SET,
                 visibility=Visibility.PUBLIC,
-                description="Made by `make demo` with the starter model.",
+                description="Made by the demonstration, with the starter model.",
                 owner=get_user_model().objects.get(username=ADMIN),
             )
         )
@@ -83,6 +83,7 @@ class Demo:
             images = self._images(jobs)
             self._show(album, images, password)
             if keep_serving:
+                self.say("\nPress Ctrl-C to stop.\n")
                 services.wait()
         except KeyboardInterrupt:
             self.say("\nStopping ...")
@@ -93,12 +94,8 @@ class Demo:
             services.wait()
 
     def _require_free_port(self) -> None:
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", self.port))
-            except OSError as error:
-                raise DemoFailed(f"Port {self.port} is taken. Choose another: make demo PORT=8001") from error
+        if not port_is_free("127.0.0.1", self.port):
+            raise DemoFailed(f"Port {self.port} is taken. Choose another: make demo PORT=8001")
 
     def _prepare_people(self) -> str:
         """Make the administrator, with a new password for this run, and a token for this client."""
@@ -204,7 +201,6 @@ class Demo:
         self.say(
             f"Admin          {self.base}/admin/  sign in as {ADMIN} with {password} (this run's password)"
         )
-        self.say("\nPress Ctrl-C to stop.\n")
 
     @staticmethod
     def _contact_sheet(paths: list[Path]) -> Path:

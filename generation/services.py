@@ -33,7 +33,7 @@ class KeyUsedDifferently(Conflict):
 
 class QueueFull(NotReady):
     code = "queue_full"
-    title = "Too many pictures wait already"
+    title = "Too many jobs wait already"
 
 
 def draw_seed() -> int:
@@ -145,6 +145,7 @@ def _image(job: GenerationJob, index: int) -> Image:
 def _render(job: GenerationJob, lease: Lease, image: Image, output: Path) -> None:
     """Have the engine make one picture, and store its file."""
     total = job.n * job.steps
+    lease.report(step=image.source_index * job.steps, total_steps=total, message="Starting the engine")
 
     def on_event(event: dict[str, Any]) -> None:
         if event["event"] == "step":

@@ -32,7 +32,12 @@ def locate_base_model(model: BaseModel) -> dict[str, Any]:
         path = _contained(settings.MODELS_ROOT, model.source)
     if path is None or not path.exists():
         raise ModelMissing(f"The weights of the base model “{model}” are not on this machine.")
-    return {"kind": "file" if path.is_file() else "folder", "source": str(path), "allow_download": False}
+    is_file = path.is_file()  # its tokenizer and configuration may have to come from the hub
+    return {
+        "kind": "file" if is_file else "folder",
+        "source": str(path),
+        "allow_download": is_file and get_config().engine.allow_downloads,
+    }
 
 
 def _contained(root: Path, name: str) -> Path | None:

@@ -40,11 +40,19 @@ class UsedLoraSerializer(StrictSerializer):
     weight = serializers.FloatField(allow_null=True)
 
 
+class NamedOrNullField(serializers.CharField):
+    """A name; none is null."""
+
+    def to_representation(self, value: str) -> str | None:
+        return value or None
+
+
 class ImageSerializer(ImagePreviewSerializer):
     """An image: its file, how it was made, and where it came from."""
 
     loras = UsedLoraSerializer(many=True, read_only=True)
     source = ImageSourceSerializer(source="*", read_only=True)
+    scheduler = NamedOrNullField(read_only=True, allow_null=True, help_text="null: the model's own.")
 
     class Meta:
         model = Image

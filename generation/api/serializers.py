@@ -84,7 +84,7 @@ class GenerateSerializer(StrictSerializer):
     def _in_range(value: Any, minimum: float, maximum: float) -> Any:
         if not minimum <= value <= maximum:
             raise serializers.ValidationError(
-                f"It lies between {minimum} and {maximum}.", code="out_of_range"
+                f"It lies between {minimum:g} and {maximum:g}.", code="out_of_range"
             )
         return value
 

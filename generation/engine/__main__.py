@@ -25,21 +25,33 @@ def size(text: str) -> tuple[int, int]:
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m generation.engine", description=DESCRIPTION)
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="processor threads (default: 1)")
-    parser.add_argument("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto")
-    parser.add_argument("--dtype", choices=["auto", "float32", "float16", "bfloat16"], default="auto")
+    parser.add_argument(
+        "--device",
+        choices=["auto", "cpu", "cuda", "mps"],
+        default="auto",
+        help="where to compute (default: the best there is)",
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=["auto", "float32", "float16", "bfloat16"],
+        default="auto",
+        help="precision (default: float32 on a CPU, float16 elsewhere)",
+    )
     parser.add_argument(
         "--models", type=int, metavar="N", help="models to keep in memory (default: 1 on a GPU, 2 on a CPU)"
     )
     one = parser.add_argument_group("one picture by hand")
-    one.add_argument("--prompt")
-    one.add_argument("--negative-prompt", default="")
+    one.add_argument("--prompt", help="what to draw")
+    one.add_argument("--negative-prompt", default="", help="what not to draw")
     one.add_argument("--model", help="folder in diffusers layout, .safetensors file, or hub id")
     one.add_argument("--allow-download", action="store_true", help="let a hub id be downloaded")
-    one.add_argument("--output", type=Path, metavar="FILE.png")
-    one.add_argument("--seed", type=int, default=0)
-    one.add_argument("--steps", type=int, default=25)
+    one.add_argument("--output", type=Path, metavar="FILE.png", help="where to write the picture")
+    one.add_argument("--seed", type=int, default=0, help="the same seed gives the same picture (default: 0)")
+    one.add_argument("--steps", type=int, default=25, help="denoising steps (default: 25)")
     one.add_argument("--size", type=size, default=(512, 512), metavar="WxH", help="pixels (default: 512x512)")
-    one.add_argument("--guidance-scale", type=float, default=7.5)
+    one.add_argument(
+        "--guidance-scale", type=float, default=7.5, help="how closely to follow the prompt (default: 7.5)"
+    )
     one.add_argument("--scheduler", help="default: the model's own")
     return parser
 

@@ -5,8 +5,10 @@ import os
 import re
 import select
 import threading
+import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 
 from imagehub.redaction import redact
@@ -183,3 +185,12 @@ class RunLog:
             file.seek(0)
             file.write(_LEFT_OUT + tail)
             return file.truncate()
+
+
+def forget_old(folder: Path, *, older_than: timedelta) -> int:
+    """Delete the logs in a folder to which nothing was added for so long; return how many there were."""
+    cutoff = time.time() - older_than.total_seconds()
+    old = [path for path in folder.glob("*.log*") if path.is_file() and path.stat().st_mtime < cutoff]
+    for path in old:
+        path.unlink(missing_ok=True)
+    return len(old)

@@ -7,6 +7,7 @@ only the main process neither sees a cluster that has stopped taking messages no
 import logging
 import os
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -28,6 +29,17 @@ STARTUP_SECONDS = 60.0
 """A cluster younger than this is not yet expected to answer its doorbell."""
 
 MAX_BACKOFF_SECONDS = 30.0
+
+
+def port_is_free(host: str, port: int) -> bool:
+    """Tell whether a server could listen there."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
 
 
 @dataclass

@@ -2,11 +2,12 @@
 
 from datetime import timedelta
 
+from django.conf import settings
 from django.utils import timezone
 from django_q.models import Task
 
 from imagehub import storage
-from imagehub.jobs import presence, reaper, runner
+from imagehub.jobs import presence, reaper, run_log, runner
 from imagehub.jobs.clusters import Cluster
 
 RESULTS_KEPT = timedelta(days=30)
@@ -28,5 +29,6 @@ def reap() -> int:
 def prune() -> int:
     """Delete old results of Django-Q and traces of what is long gone; return the number of rows."""
     storage.sweep_staging(STAGING_KEPT)
+    run_log.forget_old(settings.LOGS_ROOT, older_than=RESULTS_KEPT)
     old = Task.objects.filter(stopped__lt=timezone.now() - RESULTS_KEPT)
     return old.delete()[0] + presence.forget_dead()

@@ -78,6 +78,9 @@ def _workers() -> str:
     return f"No live worker: {', '.join(missing)}." if missing else ""
 
 
+NOT_NEEDED_TO_SERVE = frozenset({"configuration"})
+"""Parts that are reported but do not make the system unready: the last good configuration is in force."""
+
 CHECKS: dict[str, Callable[[], str]] = {
     "database": _database,
     "cache": _cache,

@@ -1,3 +1,4 @@
+import os
 from datetime import timedelta
 from io import StringIO
 
@@ -63,7 +64,7 @@ def test_the_schedules_exist_once_and_keep_what_an_operator_changed():
     assert Schedule.objects.get(func="imagehub.jobs.tasks.reap").minutes == 5
 
 
-def test_pruning_forgets_old_results_and_clusters_long_gone():
+def test_pruning_forgets_old_results_logs_and_clusters_long_gone(settings):
     for days in (1, 40):
         Task.objects.create(
             id=f"t{days}", name=f"t{days}", func="f", started=timezone.now(),
@@ -73,8 +74,15 @@ def test_pruning_forgets_old_results_and_clusters_long_gone():
     gone = presence.announce(Cluster.DEFAULT)
     WorkerPresence.objects.filter(pk=gone.pk).update(seen_at=Now() - timedelta(days=2))
 
+    settings.LOGS_ROOT.mkdir()
+    for name in ("old.log", "old.log.1", "new.log"):
+        (settings.LOGS_ROOT / name).touch()
+        if name.startswith("old"):
+            os.utime(settings.LOGS_ROOT / name, (0, 0))
+
     tasks.prune()
 
+    assert [path.name for path in settings.LOGS_ROOT.iterdir()] == ["new.log"]
     assert list(Task.objects.values_list("pk", flat=True)) == ["t1"]
     assert WorkerPresence.objects.count() == 1
 

@@ -73,7 +73,8 @@ class ReadyView(APIView):
     @extend_schema(responses={200: _BODY, 503: OpenApiResponse(_BODY, description="Something is missing.")})
     def get(self, request: Request) -> Response:
         problems = health.problems()
+        is_ready = problems.keys() <= health.NOT_NEEDED_TO_SERVE
         return Response(
             {"status": "degraded" if problems else "ok", "degraded": sorted(problems)},
-            status=status.HTTP_503_SERVICE_UNAVAILABLE if problems else status.HTTP_200_OK,
+            status=status.HTTP_200_OK if is_ready else status.HTTP_503_SERVICE_UNAVAILABLE,
         )

@@ -48,6 +48,7 @@ class TestWell:
 
         assert get("/api/health").json()["degraded"] == ["configuration"]
         assert "details" not in get("/api/health", UserFactory()).json()
+        assert get("/api/health/ready").status_code == 200
         details = get("/api/health", UserFactory(is_staff=True)).json()["details"]
         assert "last good one" in details["configuration"]
 

@@ -3,11 +3,13 @@ import sys
 from typing import Any
 
 from django.conf import settings
-from django.core.management.base import BaseCommand, CommandParser
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import connection
+from django.db.migrations.executor import MigrationExecutor
 
 from imagehub.jobs.clusters import Cluster
 from imagehub.jobs.registry import kinds
-from imagehub.jobs.supervisor import Service, Supervisor
+from imagehub.jobs.supervisor import Service, Supervisor, port_is_free
 
 
 class Command(BaseCommand):
@@ -26,17 +28,28 @@ class Command(BaseCommand):
         )
 
     def handle(self, *, host: str, port: int, grace: float, **options: Any) -> None:
+        if not port_is_free(host, port):
+            raise CommandError(f"Port {port} is taken. Choose another with --port or PORT.")
+        if has_unapplied_migrations():
+            raise CommandError("The database is not up to date. Run: manage.py migrate")
         in_use = {Cluster.DEFAULT} | {kind.cluster for kind in kinds()}
         services = [web_service(host, port), *(cluster_service(name) for name in Cluster if name in in_use)]
         Supervisor(services, grace_seconds=grace).run()
 
 
+def has_unapplied_migrations() -> bool:
+    """Tell whether the code knows migrations that the database has not seen."""
+    executor = MigrationExecutor(connection)
+    return bool(executor.migration_plan(executor.loader.graph.leaf_nodes()))
+
+
 def web_service(host: str, port: int) -> Service:
     """The web server. See ``imagehub/asgi.py`` for what it runs and why."""
     argv = [sys.executable, "-m", "uvicorn", "imagehub.asgi:application", "--host", host, "--port", str(port)]
-    return Service(
-        "web", [*argv, "--no-access-log", "--no-server-header", "--timeout-graceful-shutdown", "5"]
-    )
+    argv += ["--no-access-log", "--no-server-header", "--timeout-graceful-shutdown", "5"]
+    # An empty configuration: what the server logs goes to the root logger, and through our formatter.
+    argv += ["--log-config", str(settings.BASE_DIR / "imagehub" / "uvicorn_logging.json")]
+    return Service("web", argv)
 
 
 def cluster_service(cluster: Cluster) -> Service:
