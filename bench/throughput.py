@@ -180,7 +180,9 @@ def _used(service: Service) -> dict[str, float]:
     """Return the seconds of processor time that the parts of an instance have used so far."""
     used = {
         "engine": machine.cpu_seconds(machine.find_process(service.pid, "generation.engine")),
-        "web": machine.cpu_seconds(machine.find_process(service.pid, "uvicorn")),
+        "web, the bench's questions included": machine.cpu_seconds(
+            machine.find_process(service.pid, "uvicorn")
+        ),
     }
     return used | {"workers and the rest": machine.cpu_seconds(service.pid) - sum(used.values())}
 

@@ -25,7 +25,7 @@ from training.starter.judge import judge
 logger = logging.getLogger(__name__)
 
 NUM_INFERENCE_STEPS = 25
-GUIDANCE_SCALE = 4.0
+GUIDANCE_SCALE = 3.0
 """What the model is measured with, and what to offer as its defaults."""
 
 SET_PROMPT = "Playing card. Art style: watercolor. {caption}. simple"
