@@ -5,8 +5,9 @@ import statistics
 from itertools import pairwise
 from pathlib import Path
 
+from bench.databases import postgres_server, temporary_database
 from bench.engine_tap import FOLDER
-from bench.instance import temporary_instance
+from bench.instance import Instance, temporary_instance
 from bench.report import Figure, at_most, info, percentile
 from bench.setting import Setting, say
 from bench.subject import pictures
@@ -14,6 +15,7 @@ from bench.throughput import make_through_everything
 
 NAME = "gap"
 GOAL_MS = 50.0
+TAP = "bench.engine_tap.EngineTap"
 
 PATH = (
     ("engine save", "the engine has the pixels"),
@@ -30,45 +32,49 @@ PATH = (
 
 
 def run(setting: Setting) -> list[Figure]:
+    """Look on SQLite and, where it answers, on PostgreSQL."""
+    with temporary_instance(extra_app=TAP) as instance:
+        figures = _measure(setting, instance, "SQLite")
+    if (server := postgres_server()) is None:
+        return [*figures, info(NAME, "PostgreSQL", "skipped: no server answers")]
+    with (
+        temporary_database(server) as url,
+        temporary_instance(database_url=url, extra_app=TAP) as instance,
+    ):
+        return figures + _measure(setting, instance, "PostgreSQL")
+
+
+def _measure(setting: Setting, instance: Instance, database: str) -> list[Figure]:
     """Queue jobs at once, so that one always waits, and look at the marks between their pictures."""
     count = setting.pick(100, 20)
-    with temporary_instance(extra_app="bench.engine_tap.EngineTap") as instance:
-        subject = instance.add_subject(setting.scratch)
-        say(f"{count} jobs in the queue, with {subject.description}")
-        with instance.supervised() as service, service.client() as client:
-            make_through_everything(client, pictures(1, first_seed=1), subject)
-            make_through_everything(client, pictures(count, first_seed=100), subject)
-        marks = read_marks(instance.folder / FOLDER)
+    subject = instance.add_subject(setting.scratch)
+    say(f"{database}: {count} jobs in the queue, with {subject.description}")
+    with instance.supervised() as service, service.client() as client:
+        make_through_everything(client, pictures(1, first_seed=1), subject)
+        make_through_everything(client, pictures(count, first_seed=100), subject)
+    marks = read_marks(instance.folder / FOLDER)
     gaps = [between for between in between_pictures(marks) if len(between) == len(PATH)][1:]
     idle = [1000 * (between["engine encode"] - between["engine save"]) for between in gaps]
+    what = f"{database}: engine idle between two queued jobs"
     figures = [
-        at_most(
-            NAME, "engine idle between two queued jobs, p95", percentile(idle, 0.95), GOAL_MS, unit=" ms"
-        ),
+        at_most(NAME, f"{what}, p95", percentile(idle, 0.95), GOAL_MS, unit=" ms"),
+        info(NAME, f"{what}, p50; p95; largest of {len(idle)}", f"{_times(idle)}; {max(idle):.0f} ms"),
+    ]
+    for (before, _), (mark, part) in pairwise(PATH):
+        times = [1000 * (between[mark] - between[before]) for between in gaps]
+        figures.append(info(NAME, f"  of it: {part}, p50; p95", f"{_times(times)} ms"))
+    return [
+        *figures,
         info(
             NAME,
-            f"the same, p50 and largest of {len(idle)}",
-            f"{statistics.median(idle):.1f}, {max(idle):.1f} ms",
+            f"{database}: end of denoising to begin of the next, p50; p95",
+            f"{_times(denoise_gaps(marks)[1:])} ms",
         ),
     ]
-    for (before, _), (mark, what) in pairwise(PATH):
-        parts = [1000 * (between[mark] - between[before]) for between in gaps]
-        figures.append(
-            info(
-                NAME,
-                f"  of it: {what}, p50; p95",
-                f"{statistics.median(parts):.1f}; {percentile(parts, 0.95):.1f} ms",
-            )
-        )
-    denoise = denoise_gaps(marks)[1:]
-    figures.append(
-        info(
-            NAME,
-            "end of one denoising to begin of the next (with decoding and encoding), p50; p95",
-            f"{statistics.median(denoise):.1f}; {percentile(denoise, 0.95):.1f} ms",
-        )
-    )
-    return figures
+
+
+def _times(milliseconds: list[float]) -> str:
+    return f"{statistics.median(milliseconds):.1f}; {percentile(milliseconds, 0.95):.1f}"
 
 
 def read_marks(folder: Path) -> list[tuple[float, str]]:

@@ -54,9 +54,11 @@ class Demo:
         """Prepare, start, make the set, show where it is; then serve until Ctrl-C, or stop.
 
         Raises:
-            DemoFailed: a picture is missing, or something did not start.
+            DemoFailed: a picture is missing, something did not start, or this is production.
         """
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # both end the demonstration in order
+        if settings.IS_PRODUCTION:
+            raise DemoFailed("The demonstration makes an administrator of its own: not in production.")
         self._require_free_port()
         self.say("Preparing the database ...")
         call_command("migrate", verbosity=0)

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from django.db import IntegrityError, transaction
+from django.db.models import Sum
 
-from albums.models import Image
+from albums.models import Album, Image
 from albums.services import adopt_image_file, save_image
 from generation.infotext import infotext, parameters_json
 from generation.models import MAX_SEED, GenerationJob
@@ -16,7 +17,7 @@ from imagehub import storage
 from imagehub.config import get_config
 from imagehub.errors import Conflict, ImageHubError, NotReady
 from imagehub.jobs.clusters import Cluster
-from imagehub.jobs.lease import JobCancelled, JobFailed, Lease, LeaseLost, WorkerStopping
+from imagehub.jobs.lease import JobCancelled, JobFailed, Lease, WorkerStopping
 from imagehub.jobs.queue import ring
 from training.services import locate_base_model
 
@@ -33,7 +34,7 @@ class KeyUsedDifferently(Conflict):
 
 class QueueFull(NotReady):
     code = "queue_full"
-    title = "Too many jobs wait already"
+    title = "Too many pictures wait already"
 
 
 def draw_seed() -> int:
@@ -48,16 +49,17 @@ def submit_generation(job: GenerationJob) -> tuple[GenerationJob, bool]:
 
     Raises:
         KeyUsedDifferently: the earlier job came from a different request.
-        QueueFull: as many jobs wait as may.
+        QueueFull: as many pictures wait as may.
         ValidationError: a value is out of range.
     """
     if job.idempotency_key and (earlier := _earlier(job)):
         return earlier, False
-    if GenerationJob.objects.queued().count() >= get_config().generation.max_queued:
-        raise QueueFull("The queue is full. Try again when some of its jobs are done.")
     job.full_clean(validate_constraints=False)
     try:
         with transaction.atomic():
+            waiting = GenerationJob.objects.queued().aggregate(images=Sum("n"))["images"] or 0
+            if waiting + job.n > get_config().generation.max_queued:
+                raise QueueFull(f"{waiting} pictures wait already. Try again when some of them are made.")
             job.save(force_insert=True)
             GenerationJob.objects.filter(pk=job.pk).enqueue()
             ring(Cluster.GENERATION)
@@ -99,7 +101,7 @@ def generate_images(job: GenerationJob, lease: Lease) -> None:
         JobFailed: a picture cannot be made or stored; those before it are kept.
         JobCancelled, WorkerStopping, LeaseLost: see ``Lease``.
     """
-    staging = storage.staging_dir(f"generation-{job.pk}")
+    staging = storage.staging_dir(f"generation-{job.pk}-{job.token}")
     try:
         _generate_missing(job, lease, staging)
     finally:
@@ -109,17 +111,23 @@ def generate_images(job: GenerationJob, lease: Lease) -> None:
 def _generate_missing(job: GenerationJob, lease: Lease, staging: Path) -> None:
     stored = set(Image.objects.made_by(job.pk).values_list("source_index", flat=True))
     missing = [index for index in range(job.n) if index not in stored]
-    for index in missing:
-        lease.raise_if_stopping()
-        image = _image(job, index)
-        _render(job, lease, image, staging / f"{index}-{job.token}.png")
-        with transaction.atomic():
-            lease.renew()
-            save_image(image, album=job.album)
-            if index == missing[-1]:
-                lease.complete()
-    if not missing:
-        lease.complete()
+    try:
+        for index in missing:
+            lease.raise_if_stopping()
+            image = _image(job, index)
+            _render(job, lease, image, staging / f"{index}.png")
+            with transaction.atomic():
+                lease.renew()
+                # Looked up only now: whoever deleted the album meanwhile did not mean the picture.
+                save_image(image, album=Album.objects.filter(pk=job.album_id).first())
+                if index == missing[-1]:
+                    lease.complete()
+        if not missing:
+            lease.complete()
+    except JobFailed:
+        raise
+    except ImageHubError as error:
+        raise JobFailed(error.code, str(error)) from error
 
 
 def _image(job: GenerationJob, index: int) -> Image:
@@ -148,12 +156,14 @@ def _render(job: GenerationJob, lease: Lease, image: Image, output: Path) -> Non
     lease.report(step=image.source_index * job.steps, total_steps=total, message="Starting the engine")
 
     def on_event(event: dict[str, Any]) -> None:
-        if event["event"] == "step":
-            lease.report(
-                step=image.source_index * job.steps + event["step"], total_steps=total, message="Denoising"
-            )
-        elif event["event"] == "phase" and event.get("phase") == "load":
-            lease.report(step=image.source_index * job.steps, total_steps=total, message="Loading the model")
+        match event:
+            case {"event": "step", "step": int(step)}:
+                step += image.source_index * job.steps
+                lease.report(step=step, total_steps=total, message="Denoising")
+            case {"event": "phase", "phase": "load"}:
+                lease.report(
+                    step=image.source_index * job.steps, total_steps=total, message="Loading the model"
+                )
 
     try:
         get_engine(get_config().engine).render(
@@ -162,13 +172,9 @@ def _render(job: GenerationJob, lease: Lease, image: Image, output: Path) -> Non
             should_stop=lease.should_stop,
             sensitive=[job.prompt, job.negative_prompt],
         )
-        adopt_image_file(image, output)
     except EngineCancelled:
         raise JobCancelled if lease.cancel_requested else WorkerStopping from None
-    except (JobFailed, LeaseLost):
-        raise
-    except ImageHubError as error:
-        raise JobFailed(error.code, str(error)) from error
+    adopt_image_file(image, output)
 
 
 def _request(job: GenerationJob, image: Image, output: Path) -> dict[str, Any]:

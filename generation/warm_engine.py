@@ -1,18 +1,20 @@
 """This worker process's engine: started when first needed, kept warm between jobs, replaced when it fails."""
 
-import atexit
 import os
 import sys
 import uuid
 from collections.abc import Callable, Sequence
+from multiprocessing.util import Finalize
 from typing import Any
 
 from django.conf import settings
 
 from imagehub.config import EngineConfig
 from imagehub.jobs.child import Child, ChildDied, ChildLimits, ChildTimedOut, watch
-from imagehub.jobs.lease import JobFailed, JobInterrupted
+from imagehub.jobs.lease import JobFailed, JobInterrupted, WorkerUnfit
 from imagehub.jobs.run_log import RunLog
+
+IDLE_GRACE_SECONDS = 5
 
 FINAL = frozenset({"done", "failed", "cancelled"})
 
@@ -27,6 +29,7 @@ class WarmEngine:
     def __init__(self, config: EngineConfig) -> None:
         self.config = config
         self.launch = _launch(config)
+        self.is_ready = False
         self._log = RunLog(
             settings.LOGS_ROOT / f"engine-{os.getpid()}.log", limit_bytes=config.log_limit_bytes
         )
@@ -56,13 +59,21 @@ class WarmEngine:
             EngineCancelled: ``should_stop`` said so, and the engine let go in time.
             JobFailed: the engine could not do it, or did not answer in time.
         JobInterrupted: the engine died.
+        WorkerUnfit: the engine died before it was ready; that is not the request's fault.
             LeaseLost: from ``should_stop``; the engine has been killed.
         """
         key = uuid.uuid4().hex
         self._log.hide(sensitive)
 
         def is_final(event: dict[str, Any]) -> bool:
-            return event.get("id") == key and event["event"] in FINAL
+            return event.get("id") == key and event.get("event") in FINAL
+
+        def pass_on(event: dict[str, Any]) -> None:
+            self.is_ready = self.is_ready or event.get("event") == "ready"
+            if (
+                event.get("id") == key
+            ):  # a line of an earlier request, or of nobody's, says nothing about this one
+                on_event(event)
 
         try:
             self._child.send({"type": "generate", "id": key} | request)
@@ -71,7 +82,7 @@ class WarmEngine:
                 limits=ChildLimits(
                     self.config.wall_seconds, self.config.idle_seconds, self.config.grace_seconds
                 ),
-                on_event=on_event,
+                on_event=pass_on,
                 should_stop=should_stop,
                 ask_to_stop=lambda child: child.send({"type": "cancel", "id": key}),
                 is_final=is_final,
@@ -81,6 +92,8 @@ class WarmEngine:
                 "engine_timeout", f"The engine was ended: no end after {error.seconds:.0f} s."
             ) from error
         except ChildDied as error:
+            if not self.is_ready:
+                raise WorkerUnfit(f"The engine does not start: {error.exit.description}") from error
             raise JobInterrupted("engine_died", f"The engine ended: {error.exit.description}") from error
         if outcome.final is None:  # it did not let go in time, and was killed
             raise EngineCancelled
@@ -92,7 +105,8 @@ class WarmEngine:
         return final
 
     def stop(self) -> None:
-        self._child.stop(self.config.grace_seconds)
+        """End an engine that has nothing to do. Short, for the worker may hold a lease meanwhile."""
+        self._child.stop(min(self.config.grace_seconds, IDLE_GRACE_SECONDS))
 
 
 _engine: WarmEngine | None = None
@@ -122,4 +136,5 @@ def stop_engine() -> None:
         _engine = None
 
 
-atexit.register(stop_engine)
+# Not atexit, which the forked workers of a cluster do not run.
+Finalize(None, stop_engine, exitpriority=10)

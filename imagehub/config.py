@@ -38,13 +38,27 @@ class Range(Section):
         return self
 
 
+class Sides(Range):
+    """Sides of pictures, in pixels."""
+
+    minimum: Annotated[int, Field(ge=8, le=8192)]
+    maximum: Annotated[int, Field(ge=8, le=8192)]
+
+
+class Steps(Range):
+    """Denoising steps."""
+
+    minimum: Annotated[int, Field(ge=1, le=1000)]
+    maximum: Annotated[int, Field(ge=1, le=1000)]
+
+
 class GenerationConfig(Section):
     """Limits and defaults of ``POST /api/generate``. The limits are those of the system this replaces."""
 
     default_model: str = "starter"
     max_prompt_length: Annotated[int, Field(ge=1, le=20_000)] = 2000
-    steps: Range = Range(minimum=1, maximum=150)
-    side: Range = Range(minimum=64, maximum=2048)
+    steps: Steps = Steps(minimum=1, maximum=150)
+    side: Sides = Sides(minimum=64, maximum=2048)
     guidance_scale_maximum: Annotated[float, Field(ge=0, le=100, strict=False)] = 30.0
     images_per_job: Annotated[int, Field(ge=1, le=64)] = 8
     default_visibility: Literal["public", "private"] = "private"
@@ -57,7 +71,7 @@ class EngineConfig(Section):
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     threads: Annotated[int, Field(ge=1, le=256)] = 1
-    wall_seconds: Annotated[int, Field(ge=1, le=LIMITS[Cluster.GENERATION].max_wall_seconds)] = 3600
+    wall_seconds: Annotated[int, Field(ge=1, le=LIMITS[Cluster.GENERATION].max_wall_seconds)] = 1800
     idle_seconds: Annotated[int, Field(ge=1, le=LIMITS[Cluster.GENERATION].max_wall_seconds)] = 300
     grace_seconds: Annotated[int, Field(ge=1, le=GRACE_SECONDS)] = 10
     log_limit_bytes: Annotated[int, Field(ge=10_000)] = 1_000_000
@@ -68,7 +82,9 @@ class StorageConfig(Section):
     """When a disk counts as full, and which thumbnails exist."""
 
     minimum_free_bytes: Annotated[int, Field(ge=0)] = 200_000_000
-    thumbnail_sizes: tuple[int, ...] = Field(default=(150, 300, 600), strict=False)
+    thumbnail_sizes: tuple[Annotated[int, Field(ge=16, le=2048)], ...] = Field(
+        default=(150, 300, 600), strict=False, min_length=1
+    )
 
 
 class Config(Section):
@@ -77,6 +93,16 @@ class Config(Section):
     generation: GenerationConfig = GenerationConfig()
     engine: EngineConfig = EngineConfig()
     storage: StorageConfig = StorageConfig()
+
+    @model_validator(mode="after")
+    def _a_job_ends_before_its_cluster_ends_it(self) -> Self:
+        longest = self.generation.images_per_job * self.engine.wall_seconds
+        limit = LIMITS[Cluster.GENERATION].max_wall_seconds
+        if longest > limit:
+            raise ValueError(
+                f"generation.images_per_job times engine.wall_seconds is {longest} s; a job may last {limit} s"
+            )
+        return self
 
 
 UNREADABLE = (-1, -1, -1)
@@ -144,7 +170,10 @@ def _stamp(path: Path) -> tuple[int, int, int] | None:
 
 def _load(path: Path, stamp: tuple[int, int, int] | None) -> None:
     """Read the file into the cache; a broken one leaves the configuration as it was."""
+    was_there = _cache.stamp is not None and _cache.path == path
     try:
+        if stamp is None and (was_there or settings.CONFIG_FILE_IS_NAMED):
+            raise FileNotFoundError(f"There is no file {path.name}.")
         _cache.config = parse(path.read_text()) if stamp else Config()
         _cache.problem = ""
     except (OSError, ValueError) as error:

@@ -23,6 +23,7 @@ VAR_DIR = Path(env.str("IMAGEHUB_VAR", default=str(BASE_DIR / "var"))).resolve()
 MEDIA_ROOT = Path(env.str("IMAGEHUB_MEDIA_ROOT", default=str(VAR_DIR / "media")))
 MODELS_ROOT = Path(env.str("IMAGEHUB_MODELS_ROOT", default=str(VAR_DIR / "models")))
 LOGS_ROOT = VAR_DIR / "logs"
+CONFIG_FILE_IS_NAMED = bool(env.str("IMAGEHUB_CONFIG", default=""))
 CONFIG_FILE = Path(env.str("IMAGEHUB_CONFIG", default=str(BASE_DIR / "config.yaml")))
 
 DEBUG = env.bool("IMAGEHUB_DEBUG", default=False)
@@ -101,9 +102,17 @@ if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
     # A file, because tests start clusters and commands that must see the same database.
     DATABASES["default"]["TEST"] = {"NAME": str(VAR_DIR / "test.sqlite3")}
 else:
-    # Without lasting connections a cluster on PostgreSQL is six times slower.
-    DATABASES["default"]["CONN_MAX_AGE"] = env.int("IMAGEHUB_CONN_MAX_AGE", default=60)
     DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
+    # A database that has vanished from the network must not hold a worker's heartbeat for minutes.
+    DATABASES["default"]["OPTIONS"] = {
+        "connect_timeout": 5,
+        "keepalives_idle": 5,
+        "keepalives_interval": 2,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 10_000,
+    } | DATABASES["default"].get("OPTIONS", {})
+# Without lasting connections a cluster on PostgreSQL is six times slower, and a request on SQLite pays 3 ms.
+DATABASES["default"]["CONN_MAX_AGE"] = env.int("IMAGEHUB_CONN_MAX_AGE", default=60)
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 REDIS_URL = env.str("REDIS_URL", default="")

@@ -158,8 +158,9 @@ class TestGenerate:
         assert (other.status_code, other.json()["code"]) == (409, "idempotency_key_reused")
 
     def test_a_full_queue_answers_422(self, staff, set_config):
-        set_config("generation: {max_queued: 1}\nstorage: {minimum_free_bytes: 0}")
-        post(staff, PROMPT)
+        set_config("generation: {max_queued: 4}\nstorage: {minimum_free_bytes: 0}")
+        assert post(staff, PROMPT | {"n": 5}).status_code == 422
+        assert post(staff, PROMPT | {"n": 4}).status_code == 201
 
         response = post(staff, PROMPT)
 
@@ -176,6 +177,16 @@ class TestJobs:
 
         assert [job["id"] for job in body["results"]] == [str(job.pk) for job in reversed(jobs)]
         assert body["results"][2]["images"][0]["file_url"] == f"/api/images/{image.pk}/file"
+
+    def test_every_job_comes_once_in_pages_of_one(self, staff):
+        made = [post(staff, PROMPT).json()["id"] for _ in range(4)]
+        seen, url = [], "/api/jobs?limit=1"
+        while url and len(seen) < 10:
+            body = staff.get(url).json()
+            seen += [job["id"] for job in body["results"]]
+            url = body["next"]
+
+        assert seen == made[::-1]
 
     def test_filters_by_status(self, staff):
         GenerationJobFactory()

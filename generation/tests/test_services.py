@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 import time
+from uuid import uuid4
 
 import PIL.Image
 import pytest
@@ -17,6 +18,7 @@ from generation import services, warm_engine
 from generation.models import MAX_SEED, GenerationJob
 from generation.tests.factories import GenerationJobFactory
 from imagehub import storage
+from imagehub.jobs import runner, stopping
 from imagehub.jobs.clusters import Cluster
 from imagehub.jobs.models import JobStatus
 from imagehub.jobs.queue import is_ringing
@@ -112,6 +114,22 @@ class TestGenerate:
             assert (image.width, image.height, image.format) == (64, 64, "png")
             assert (image.prompt, image.owner, image.base_model) == (job.prompt, job.owner, "tiny")
         assert not any((storage.root() / "staging").iterdir())
+
+    def test_a_job_whose_album_is_gone_makes_its_pictures_all_the_same(self, monkeypatch):
+        album = AlbumFactory()
+        job = submit(base_model=BaseModel.objects.get(name="tiny"), album=album)
+        real = services._render
+
+        def render(*arguments):
+            real(*arguments)
+            album.delete()
+
+        monkeypatch.setattr(services, "_render", render)
+
+        answer_doorbell(Cluster.GENERATION)
+
+        job.refresh_from_db()
+        assert (job.status, job.album, Image.objects.count()) == (JobStatus.COMPLETED, None, 1)
 
     def test_the_file_tells_how_it_was_made(self):
         job = self.run()
@@ -260,3 +278,34 @@ class TestInterruption:
         after.refresh_from_db()
         assert after.status == JobStatus.COMPLETED
         assert warm_engine._engine is not hung
+
+    def test_an_engine_that_does_not_start_costs_no_job(self, monkeypatch):
+        warm_engine.stop_engine()
+        monkeypatch.setattr(warm_engine, "_launch", lambda _: ["--no-such-option"])
+        monkeypatch.setattr(runner, "_rest", stopping.request_stop)
+        job = submit(base_model=self.model)
+
+        answer_doorbell(Cluster.GENERATION)
+
+        job.refresh_from_db()
+        assert (job.status, job.attempt) == (JobStatus.QUEUED, 0)
+        assert "does not start" in job.message
+        warm_engine.stop_engine()
+
+    def test_a_worker_that_was_overtaken_leaves_its_successors_files_alone(self):
+        job = submit(base_model=self.model, steps=100, width=256, height=256)
+        files = []
+
+        def overtake(running):
+            other = storage.staging_dir(f"generation-{running.pk}-{uuid4()}") / "0.png"
+            other.write_bytes(b"theirs")
+            files.append(other)
+            GenerationJob.objects.filter(pk=running.pk).update(token=uuid4())
+
+        self.meanwhile(overtake)
+
+        self.finish()
+
+        job.refresh_from_db()
+        assert (job.status, Image.objects.count()) == (JobStatus.RUNNING, 0)
+        assert files[0].read_bytes() == b"theirs"

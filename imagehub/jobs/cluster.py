@@ -1,13 +1,15 @@
 """A Django-Q cluster that can be supervised: it says it lives, tells its workers to stop, and leaves no orphans."""
 
 import logging
+import os
 import time
 from types import FrameType
 
-from django.db import DatabaseError, connections
+from django.db import Error as DatabaseError
 from django_q.cluster import Cluster as DjangoQCluster
 from setproctitle import setproctitle
 
+from imagehub.database import drop_connections
 from imagehub.jobs import parent_death, presence, stopping
 from imagehub.jobs.clusters import Cluster
 from imagehub.jobs.queue import is_ringing, ring
@@ -31,32 +33,44 @@ def run_cluster(cluster: Cluster) -> None:
     """Run one cluster until it is asked to end by SIGTERM or SIGINT to this process.
 
     Raises:
-        SystemExit: its sentinel died; whoever supervises this process starts it anew.
+        SystemExit: its sentinel died; whoever supervises this process starts it anew. Where its workers do not answer
+            their doorbell, the process ends at once instead.
     """
     stopping.clear_stop()
     parent_death.tie_future_forks()
     presence.announce(cluster)
-    connections.close_all()  # nothing that is forked may share this process's connection
+    drop_connections()  # nothing that is forked may share this process's connection
     process = SupervisedCluster()
     process.start()
     setproctitle(f"qcluster {cluster} main")
-    next_ring = 0.0
+    watch = presence.Watch()
+    next_look = 0.0
     while not stopping.stop_requested():
         if not process.sentinel.is_alive():
             raise SystemExit(f"The sentinel of the cluster {cluster} died.")
-        if time.monotonic() >= next_ring:
-            next_ring = time.monotonic() + presence.KEEP_ALIVE_SECONDS
-            _keep_alive(cluster)
+        if time.monotonic() >= next_look:
+            next_look = time.monotonic() + presence.KEEP_ALIVE_SECONDS
+            _keep_alive(cluster, watch)
         time.sleep(POLL_SECONDS)
     process.stop()
     presence.withdraw()
 
 
-def _keep_alive(cluster: Cluster) -> None:
-    """Ring our own doorbell unless it rings already: the answer stamps our presence, and looks for lost jobs."""
+def _keep_alive(cluster: Cluster, watch: presence.Watch) -> None:
+    """Ring our own doorbell unless it rings already, and end where nobody answers it.
+
+    The answer stamps our presence, and looks for lost jobs. A worker that was killed while it held the lock of
+    Django-Q's queue leaves a cluster that looks alive and takes nothing, and that cannot be stopped in order.
+    """
     try:
         if not is_ringing(cluster):
             ring(cluster)
+        is_silent = watch.is_silent(os.getpid())
     except DatabaseError as error:
         logger.warning("The cluster %s could not ring its doorbell: %s", cluster, type(error).__name__)
-        connections.close_all()
+        drop_connections()
+        watch.be_patient()
+        return
+    if is_silent:
+        logger.error("The workers of the cluster %s do not answer; it ends, to be started anew", cluster)
+        os._exit(1)  # the kernel takes its processes along: see parent_death

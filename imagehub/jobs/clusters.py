@@ -70,8 +70,8 @@ def django_q_settings() -> dict[str, Any]:
         for cluster, limits in LIMITS.items()
     }
     return {
-        "name": "imagehub",
-        "cluster_name": Cluster.DEFAULT.value,
+        # The name is also that of the one cluster that runs schedules without a cluster of their own.
+        "name": Cluster.DEFAULT.value,
         "orm": "default",
         "queue_limit": QUEUE_LIMIT,
         "bulk": 1,

@@ -1,18 +1,27 @@
 """A claim on one job: the only way to write to a job that runs."""
 
+import logging
 import time
 from typing import Any
 
+from django.db import Error as DatabaseError
 from django.db.models import F
 
+from imagehub.database import drop_connections
 from imagehub.errors import ImageHubError
 from imagehub.jobs import presence, stopping
-from imagehub.jobs.models import Job, JobQuerySet, JobStatus, lease_end
+from imagehub.jobs.models import LEASE, Job, JobQuerySet, JobStatus, lease_end
 from imagehub.jobs.reaper import reap_now_and_then
 from imagehub.redaction import redact
 
+logger = logging.getLogger(__name__)
+
 BEAT_SECONDS = 1.0
 """At most one write a second, and at least one in every lease."""
+
+
+SAFETY_SECONDS = 5.0
+"""So long before its lease ends, a worker that could not renew it lets go."""
 
 
 class LeaseLost(Exception):
@@ -25,6 +34,10 @@ class JobCancelled(Exception):
 
 class WorkerStopping(Exception):
     """The cluster is ending; the job goes back to the queue."""
+
+
+class WorkerUnfit(Exception):
+    """This worker cannot do any job of the kind now. The job goes back, and the worker takes a rest."""
 
 
 class JobFailed(ImageHubError):
@@ -48,21 +61,25 @@ class Lease:
 
     def __init__(self, job: Job) -> None:
         self._jobs: JobQuerySet[Any] = type(job)._default_manager.filter(pk=job.pk, token=job.token)
-        self._last_beat = time.monotonic()
+        self._last_beat = self._last_renewal = time.monotonic()
         self._unsaved: dict[str, Any] = {}
         self._started = time.monotonic()
+        self._share_before: float | None = None
         self.cancel_requested = False
 
     def report(self, *, step: int, total_steps: int, message: str = "", done: float | None = None) -> None:
         """Note progress; it is written with the next beat. ``done`` is the finished share, from 0 to 1."""
         share = min(max(done if done is not None else step / max(total_steps, 1), 0.0), 1.0)
+        if self._share_before is None:
+            self._share_before = share  # what an earlier attempt has done took none of this one's time
+        done_here = share - self._share_before
         elapsed = time.monotonic() - self._started
         self._unsaved = {
             "step": step,
             "total_steps": total_steps,
             "message": message[:200],
             "progress": int(share * 100),
-            "eta_seconds": round(elapsed * (1 - share) / share, 1) if share > 0 else None,
+            "eta_seconds": round(elapsed * (1 - share) / done_here, 1) if done_here > 0 else None,
         }
 
     def beat(self) -> None:
@@ -71,11 +88,20 @@ class Lease:
         Raises:
             LeaseLost: the job is no longer ours.
         """
-        if time.monotonic() - self._last_beat < BEAT_SECONDS:
+        now = time.monotonic()
+        if now - self._last_beat < BEAT_SECONDS:
             return
-        self.renew()
-        presence.stamp()
-        reap_now_and_then()
+        try:
+            self.renew()
+            self._last_renewal = now
+            presence.stamp()
+            reap_now_and_then()
+        except DatabaseError as error:
+            # A database that is away for a moment is no reason to lose the work, as long as the lease holds.
+            if now - self._last_renewal > LEASE.total_seconds() - SAFETY_SECONDS:
+                raise
+            logger.warning("The database did not answer a heartbeat (%s)", type(error).__name__)
+            drop_connections()
 
     def renew(self) -> None:
         """Extend the lease now. Inside a transaction it also fences what else the transaction writes.
@@ -130,11 +156,16 @@ class Lease:
 
     def retry(self) -> None:
         """Return the job to the queue for its next attempt, at the place it had."""
-        self._end(JobStatus.QUEUED, eta_seconds=None)
+        self._requeue()
 
-    def hand_back(self) -> None:
+    def hand_back(self, message: str = "") -> None:
         """Return the job to the queue. It was not the job's fault, so it does not count as an attempt."""
-        self._end(JobStatus.QUEUED, attempt=F("attempt") - 1, eta_seconds=None)
+        self._requeue(attempt=F("attempt") - 1, message=message)
+
+    def _requeue(self, **changes: Any) -> None:
+        """Put the job back, unless somebody has asked to cancel it: then it ends as it was asked to."""
+        if not self._jobs.requeue(eta_seconds=None, **changes):
+            self.cancel()
 
     def _end(self, status: JobStatus, **changes: Any) -> None:
         if not self._jobs.move(JobStatus.RUNNING, status, **changes):

@@ -4,6 +4,8 @@ A message on the queue is only a doorbell. Every change of a job's state is one 
 an illegal transition changes no row, on SQLite as on PostgreSQL, from any number of machines.
 """
 
+import random
+import time
 import uuid
 from collections import deque
 from datetime import UTC, datetime, timedelta
@@ -14,13 +16,17 @@ from typing import Any, Self, TypeVar
 from django.conf import settings
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import connections, models, transaction
-from django.db.models import F, Q
-from django.db.models.functions import Now
+from django.db.models import Case, F, Q, Value, When
+from django.db.models.functions import Coalesce, Now
+from django.utils import timezone
 
 from imagehub.identifiers import new_id
 
 LEASE = timedelta(seconds=20)
 """How long a claim holds without a sign of life."""
+
+CLAIM_SECONDS = 1.0
+"""How long a worker tries for a row that others hold."""
 
 NEVER = datetime.min.replace(tzinfo=UTC)
 
@@ -154,9 +160,10 @@ class JobQuerySet(models.QuerySet[J]):
 
         Priority goes first, then the owner who was served least recently, then age. One conditional UPDATE
         is the lock: of many workers exactly one changes the row. An UPDATE that changes nothing means a lost race and
-        not an empty queue, so it looks again while queued rows exist.
+        not an empty queue, so it looks again while queued rows exist; after a second of that the next doorbell will do.
         """
-        while (choice := self.next_owner()) is not None:
+        deadline = time.monotonic() + CLAIM_SECONDS
+        while time.monotonic() < deadline and (choice := self.next_owner()) is not None:
             priority, owner = choice
             token = uuid.uuid4()
             oldest = (
@@ -180,16 +187,24 @@ class JobQuerySet(models.QuerySet[J]):
                 if claimed:
                     OwnerTurn.objects.take(self.model, owner)
                     return self.select_related("owner").get(token=token)
+            time.sleep(random.uniform(0.005, 0.05))  # noqa: S311 - only keeps the losers of a race apart
         return None
 
     def request_cancel(self) -> int:
-        """Cancel these jobs: those that wait end at once, those that run are asked. Returns how many it reached."""
-        ended = self.move(JobStatus.PENDING, JobStatus.CANCELLED)
-        ended += self.move(JobStatus.QUEUED, JobStatus.CANCELLED)
-        asked = self.filter(status=JobStatus.RUNNING, cancel_requested_at=None).update(
-            cancel_requested_at=Now()
+        """Cancel these jobs: those that wait end at once, those that run are asked. Returns how many had not ended.
+
+        One UPDATE, so that a job which changes hands at this moment cannot slip through.
+        """
+        is_running = Q(status=JobStatus.RUNNING)
+        return self.active().update(
+            status=Case(When(is_running, then=F("status")), default=Value(JobStatus.CANCELLED)),
+            finished_at=Case(When(is_running, then=None), default=Now()),
+            cancel_requested_at=Coalesce("cancel_requested_at", Now()),
         )
-        return ended + asked
+
+    def requeue(self, **changes: Any) -> int:
+        """Put running jobs back in the queue, but for those that somebody asked to cancel."""
+        return self.filter(cancel_requested_at=None).move(JobStatus.RUNNING, JobStatus.QUEUED, **changes)
 
     def reap(self) -> int:
         """Take jobs from workers that were lost; return how many.
@@ -207,7 +222,7 @@ class JobQuerySet(models.QuerySet[J]):
             error_code="worker_lost",
             error_detail="The worker was lost too often while it did this job.",
         )
-        return cancelled + failed + lost.move(JobStatus.RUNNING, JobStatus.QUEUED)
+        return cancelled + failed + lost.requeue(eta_seconds=None)
 
 
 class Job(models.Model):
@@ -239,7 +254,8 @@ class Job(models.Model):
     error_detail = models.CharField(max_length=1000, blank=True, help_text="A sentence for the owner.")
     error_trace = models.TextField(blank=True, help_text="For staff only.")
 
-    created_at = models.DateTimeField(db_default=Now())
+    # Not the database's clock: SQLite would store milliseconds, and a cursor made of them meets its own row again.
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
     queued_at = models.DateTimeField(null=True, blank=True, editable=False)
     started_at = models.DateTimeField(null=True, blank=True, editable=False)
     finished_at = models.DateTimeField(null=True, blank=True, editable=False)

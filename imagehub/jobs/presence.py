@@ -4,8 +4,10 @@ import os
 import socket
 import time
 import uuid
+from contextlib import suppress
 from datetime import timedelta
 
+from django.db import Error as DatabaseError
 from django.db.models import QuerySet
 from django.db.models.functions import Now
 
@@ -19,6 +21,11 @@ STALE = timedelta(seconds=30)
 """A cluster not seen for this long is not counted as alive, and its supervisor starts it anew."""
 
 STAMP_SECONDS = 2.0
+
+STARTUP_SECONDS = 60.0
+"""A cluster younger than this is not yet expected to answer its doorbell."""
+
+GAP_SECONDS = 15.0
 
 _current: uuid.UUID | None = None
 _last_stamp = 0.0
@@ -42,13 +49,36 @@ def stamp() -> None:
 
 def withdraw() -> None:
     """Remove the row of a cluster that ends properly."""
-    WorkerPresence.objects.filter(pk=_current).delete()
+    with suppress(DatabaseError):  # it is forgotten later
+        WorkerPresence.objects.filter(pk=_current).delete()
 
 
 def live(cluster: Cluster | None = None) -> QuerySet[WorkerPresence]:
     """Return the clusters that were seen lately, of one name or of all."""
     rows = WorkerPresence.objects.filter(seen_at__gte=Now() - STALE)
     return rows if cluster is None else rows.filter(cluster=cluster.value)
+
+
+class Watch:
+    """Judges whether a cluster has fallen silent. Patient after anything that may have kept it from stamping."""
+
+    def __init__(self) -> None:
+        self._last_look = time.monotonic()
+        self._patient_until = self._last_look + STARTUP_SECONDS
+
+    def be_patient(self) -> None:
+        """Give the cluster time to stamp again: the database was away."""
+        self._patient_until = max(self._patient_until, time.monotonic() + STALE.total_seconds())
+
+    def is_silent(self, pid: int) -> bool:
+        """Tell whether the cluster with this main process on this machine should have stamped and has not."""
+        now = time.monotonic()
+        if now - self._last_look > GAP_SECONDS:  # this machine slept, and so did the cluster
+            self.be_patient()
+        self._last_look = now
+        if now < self._patient_until:
+            return False
+        return not live().filter(host=socket.gethostname(), pid=pid).exists()
 
 
 def forget_dead() -> int:

@@ -6,9 +6,20 @@ import socket
 import time
 import traceback
 
+from django.db import Error as DatabaseError
+
+from imagehub.database import drop_connections
 from imagehub.jobs import presence, stopping
 from imagehub.jobs.clusters import SLICE_SECONDS, Cluster
-from imagehub.jobs.lease import JobCancelled, JobFailed, JobInterrupted, Lease, LeaseLost, WorkerStopping
+from imagehub.jobs.lease import (
+    JobCancelled,
+    JobFailed,
+    JobInterrupted,
+    Lease,
+    LeaseLost,
+    WorkerStopping,
+    WorkerUnfit,
+)
 from imagehub.jobs.models import Job, JobStatus
 from imagehub.jobs.queue import ring
 from imagehub.jobs.reaper import reap_now_and_then
@@ -16,6 +27,8 @@ from imagehub.jobs.registry import JobKind, kinds
 from imagehub.logs import job_id
 
 logger = logging.getLogger(__name__)
+
+REST_SECONDS = 10.0
 
 
 def work_off(cluster: Cluster) -> int:
@@ -67,12 +80,16 @@ def _perform(kind: JobKind, job: Job, lease: Lease) -> None:
         lease.cancel()
     except WorkerStopping:
         lease.hand_back()
+    except WorkerUnfit as error:
+        logger.error("This worker cannot work: %s", error)
+        lease.hand_back(message=str(error))
+        _rest()
+    except DatabaseError as error:  # its text may quote the rows, and with them prompts
+        logger.error("Job %s met a database error: %s", job.pk, type(error).__name__)
+        drop_connections()
+        _retry(job, lease, JobInterrupted("database_error", "The database failed while the job ran."))
     except JobInterrupted as error:
-        if job.attempt < job.max_attempts:
-            logger.warning("Job %s was interrupted (%s) and is queued again", job.pk, error.code)
-            lease.retry()
-        else:
-            lease.fail(error.code, str(error), trace=error.trace)
+        _retry(job, lease, error)
     except JobFailed as error:
         logger.warning("Job %s failed: %s", job.pk, error.code)
         lease.fail(error.code, str(error), trace=error.trace)
@@ -87,3 +104,19 @@ def _perform(kind: JobKind, job: Job, lease: Lease) -> None:
     else:
         if kind.model._default_manager.filter(pk=job.pk, status=JobStatus.RUNNING, token=job.token).exists():
             lease.fail("internal_error", "The job ended without a result.")
+
+
+def _retry(job: Job, lease: Lease, error: JobInterrupted) -> None:
+    if job.attempt < job.max_attempts:
+        logger.warning("Job %s was interrupted (%s) and is queued again", job.pk, error.code)
+        lease.retry()
+    else:
+        lease.fail(error.code, str(error), trace=error.trace)
+
+
+def _rest() -> None:
+    """Wait a little before the next claim, so that a worker that cannot work does not turn the queue over."""
+    deadline = time.monotonic() + REST_SECONDS
+    while time.monotonic() < deadline and not stopping.stop_requested():
+        presence.stamp()
+        time.sleep(0.5)

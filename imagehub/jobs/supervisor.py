@@ -14,26 +14,27 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from django.db import DatabaseError, connections
+from django.db import Error as DatabaseError
 
+from imagehub.database import drop_connections
 from imagehub.jobs import parent_death
-from imagehub.jobs.models import WorkerPresence
-from imagehub.jobs.presence import STALE, live
+from imagehub.jobs.presence import STALE, Watch
 from imagehub.jobs.reaper import reap_now_and_then
 
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.5
 CHECK_SECONDS = 5.0
-STARTUP_SECONDS = 60.0
-"""A cluster younger than this is not yet expected to answer its doorbell."""
+EARLY_SECONDS = 60.0
+"""A service that ends sooner than this is started again ever more slowly."""
 
 MAX_BACKOFF_SECONDS = 30.0
 
 
 def port_is_free(host: str, port: int) -> bool:
     """Tell whether a server could listen there."""
-    with socket.socket() as probe:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
@@ -52,6 +53,7 @@ class Service:
     cluster: str = ""
     process: subprocess.Popen[bytes] | None = None
     started_at: float = 0.0
+    watch: Watch = field(default_factory=Watch)
     restarts: int = 0
     not_before: float = 0.0
 
@@ -65,6 +67,7 @@ class Service:
             preexec_fn=parent_death.before_exec(signal.SIGTERM),
         )
         self.started_at = time.monotonic()
+        self.watch = Watch()
 
     def has_ended(self) -> bool:
         """Tell whether the main process has ended, without reaping it.
@@ -111,7 +114,8 @@ class Supervisor:
         now = time.monotonic()
         for service in self.services:
             if service.process is None:
-                service.start()
+                if now >= service.not_before:
+                    self._start(service, now)
             elif service.has_ended():
                 self._restart(service, "ended", now)
         if now >= self._next_check:
@@ -120,29 +124,41 @@ class Supervisor:
                 self._look_for_trouble(now)
             except DatabaseError as error:
                 logger.warning("The database does not answer (%s); will look again", type(error).__name__)
-                connections.close_all()
+                drop_connections()
+                for service in self.services:
+                    service.watch.be_patient()
 
     def _look_for_trouble(self, now: float) -> None:
         """Restart clusters whose workers have fallen silent, and take jobs from lost workers."""
         reap_now_and_then()
         for service in self.services:
-            if not service.cluster or service.process is None or now - service.started_at < STARTUP_SECONDS:
-                continue
-            ours = WorkerPresence.objects.filter(cluster=service.cluster, pid=service.process.pid)
-            if ours.exists() and not (ours & live()).exists():
+            if (
+                service.cluster
+                and service.process is not None
+                and service.watch.is_silent(service.process.pid)
+            ):
                 self._restart(service, f"took no message for {STALE.total_seconds():.0f} s", now)
 
     def _restart(self, service: Service, reason: str, now: float) -> None:
         """Clear the whole group of a service first, then start it again; wait longer each time it ends early."""
         if service.not_before == 0.0:
             service.kill_group()
-            service.restarts = service.restarts + 1 if now - service.started_at < STARTUP_SECONDS else 0
+            service.restarts = service.restarts + 1 if now - service.started_at < EARLY_SECONDS else 0
             delay = min(2.0**service.restarts - 1, MAX_BACKOFF_SECONDS) if service.restarts else 0.0
             service.not_before = now + delay
             logger.warning("%s %s; starting it again in %.0f s", service.name, reason, delay)
         if now >= service.not_before:
-            service.not_before = 0.0
+            self._start(service, now)
+
+    @staticmethod
+    def _start(service: Service, now: float) -> None:
+        try:
             service.start()
+        except (
+            OSError
+        ) as error:  # no memory, no more processes: the others go on, and this one is tried again
+            logger.error("%s could not be started: %s", service.name, error.strerror)
+            service.not_before = now + MAX_BACKOFF_SECONDS
 
     def _take_down(self) -> None:
         """Ask every main process alone to end, wait out the grace time, then kill what is left of each group."""

@@ -1,5 +1,6 @@
 """What Django-Q calls. Each is named by its dotted path in a message or a schedule."""
 
+import logging
 from datetime import timedelta
 
 from django.conf import settings
@@ -7,8 +8,11 @@ from django.utils import timezone
 from django_q.models import Task
 
 from imagehub import storage
+from imagehub.database import drop_connections
 from imagehub.jobs import presence, reaper, run_log, runner
 from imagehub.jobs.clusters import Cluster
+
+logger = logging.getLogger(__name__)
 
 RESULTS_KEPT = timedelta(days=30)
 
@@ -17,8 +21,16 @@ STAGING_KEPT = timedelta(days=2)
 
 
 def answer_doorbell(cluster: str) -> int:
-    """Work off what waits for a cluster; return the number of jobs done."""
-    return runner.work_off(Cluster(cluster))
+    """Work off what waits for a cluster; return the number of jobs done.
+
+    An error ends here: Django-Q would store its text and traceback as they are, and the next doorbell comes anyway.
+    """
+    try:
+        return runner.work_off(Cluster(cluster))
+    except Exception as error:  # noqa: BLE001
+        logger.error("A worker of %s met an error: %s", cluster, type(error).__name__)
+        drop_connections()
+        return 0
 
 
 def reap() -> int:

@@ -57,8 +57,8 @@ class TestCache:
         assert config.get_config() == config.Config()
         assert config.problem() == ""
 
-    def test_a_missing_file_means_the_defaults(self, settings):
-        settings.CONFIG_FILE.unlink()
+    def test_a_file_that_never_was_means_the_defaults(self, settings, tmp_path):
+        settings.CONFIG_FILE = tmp_path / "never.yaml"
 
         assert config.get_config() == config.Config()
         assert config.problem() == ""
@@ -154,10 +154,11 @@ class TestParse:
         [("wall_seconds", MAX_WALL), ("idle_seconds", MAX_WALL), ("grace_seconds", GRACE_SECONDS)],
     )
     def test_holds_times_to_what_the_cluster_allows(self, name, maximum):
-        assert getattr(config.parse(f"engine: {{{name}: {maximum}}}").engine, name) == maximum
+        text = f"generation: {{images_per_job: 1}}\nengine: {{{name}: "
+        assert getattr(config.parse(f"{text}{maximum}}}").engine, name) == maximum
 
         with pytest.raises(ValueError, match=rf"engine\.{name}"):
-            config.parse(f"engine: {{{name}: {maximum + 1}}}")
+            config.parse(f"{text}{maximum + 1}}}")
 
     def test_takes_the_file_that_comes_with_the_project(self, settings):
         config.parse((settings.BASE_DIR / "config.yaml").read_text())
@@ -170,3 +171,33 @@ class TestParse:
 def test_a_range_that_nothing_fits_is_refused():
     with pytest.raises(ValueError, match="minimum lies above"):
         config.parse("generation: {steps: {minimum: 5, maximum: 4}}")
+
+
+def test_a_job_may_not_outlast_its_cluster():
+    with pytest.raises(ValueError, match="images_per_job times"):
+        config.parse("generation: {images_per_job: 64}")
+
+
+@pytest.mark.parametrize("sizes", ["[]", "[0]", "[-5]", "[100000]"])
+def test_thumbnails_have_sensible_sizes(sizes):
+    with pytest.raises(ValueError, match="thumbnail_sizes"):
+        config.parse(f"storage: {{thumbnail_sizes: {sizes}}}")
+
+
+def test_a_file_that_vanishes_keeps_the_last_good_configuration(settings):
+    write(settings.CONFIG_FILE, "engine: {threads: 3}")
+    config.get_config()
+
+    settings.CONFIG_FILE.unlink()
+
+    assert config.get_config().engine.threads == 3
+    assert "no file" in config.problem()
+
+
+def test_a_named_file_that_is_not_there_is_a_problem(settings, tmp_path):
+    settings.CONFIG_FILE = tmp_path / "typo.yaml"
+    assert config.problem() == ""
+
+    settings.CONFIG_FILE_IS_NAMED = True
+    settings.CONFIG_FILE = tmp_path / "other-typo.yaml"
+    assert "no file" in config.problem()

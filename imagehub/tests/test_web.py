@@ -50,7 +50,9 @@ def server(process_env, transactional_db):
         "--log-level",
         "error",
     ]
-    process = subprocess.Popen(argv, env=process_env, cwd=settings.BASE_DIR)
+    process = subprocess.Popen(
+        argv, env=process_env | {"IMAGEHUB_WEB_BODY_SECONDS": "2"}, cwd=settings.BASE_DIR
+    )
     base = f"http://127.0.0.1:{port}"
     try:
         for _ in range(300):
@@ -87,3 +89,42 @@ def test_the_shipped_server_answers_in_json_under_api(server):
     status, kind, _ = get(f"{base}/static/admin/css/base.css")
     assert (status, kind.partition(";")[0]) == (200, "text/css")
     assert "torch" not in Path(f"/proc/{process.pid}/maps").read_text()
+
+
+def connect(base: str) -> socket.socket:
+    host, port = base.removeprefix("http://").split(":")
+    return socket.create_connection((host, int(port)), timeout=20)
+
+
+def test_slow_clients_hold_no_thread(server):
+    base, _ = server
+    slow = [connect(base) for _ in range(20)]
+    for client in slow:
+        client.sendall(b"POST /admin/login/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nab")
+    time.sleep(0.5)
+
+    assert get(f"{base}/api/health/live")[0] == 200
+
+    answer = slow[0].recv(4096)  # the server is started with a short patience
+    assert b" 408 " in answer.splitlines()[0]
+    assert b"application/problem+json" in answer
+    for client in slow:
+        client.close()
+
+
+def test_a_declared_length_beyond_every_limit_is_refused_unread(server):
+    base, _ = server
+    with connect(base) as client:
+        client.sendall(b"POST /api/generate HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999999999\r\n\r\n")
+        assert b" 413 " in client.recv(4096).splitlines()[0]
+
+
+def test_a_large_body_reaches_the_view_whole(server):
+    base, _ = server
+    body = json.dumps({"prompt": "x" * 1_500_000}).encode()
+    request = urllib.request.Request(
+        f"{base}/api/generate", data=body, headers={"Content-Type": "application/json"}
+    )
+    with pytest.raises(urllib.error.HTTPError) as refusal:
+        urllib.request.urlopen(request, timeout=20)
+    assert refusal.value.code == 401

@@ -71,9 +71,12 @@ SUFFIXES = (
     "trending, award winning",
 )
 
-_STYLE_WORDS = _read_words("style_words.txt")
+STYLE_WORDS = _read_words("style_words.txt")
 # Words a person may type that no caption holds. Their embeddings stay as initialized, so they barely steer.
 _OTHER_WORDS = _read_words("other_words.txt")
+LATEST_TOKEN = 60
+"""Up to here a caption may be put off: the longest one still fits before the end of a prompt, at 77."""
+
 _PUNCTUATION = (".", ",", ":", ";", "-", "!", "?", "(", ")", "'", '"', "&", "/", "%", "+")
 
 
@@ -81,7 +84,7 @@ def known_words() -> list[str]:
     """List the words and signs that are one token each, sorted."""
     phrases = " ".join((*TEMPLATES, *BASES, *SUFFIXES)).replace(",", " ")
     written = {word for word in phrases.split() if word.isalpha()}
-    return sorted({*SHAPES, *COLORS, "a", "an", *written, *_STYLE_WORDS, *_OTHER_WORDS, *_PUNCTUATION})
+    return sorted({*SHAPES, *COLORS, "a", "an", *written, *STYLE_WORDS, *_OTHER_WORDS, *_PUNCTUATION})
 
 
 def plain_caption(combination: Combination) -> str:
@@ -103,6 +106,18 @@ def random_caption(rng: np.random.Generator, combination: Combination) -> str:
     return caption.capitalize() if rng.random() < 0.5 else caption
 
 
+def late_caption(rng: np.random.Generator, combination: Combination) -> str:
+    """Return a caption that every other time stands as late in a prompt of 77 tokens as it can, or anywhere before."""
+    if rng.random() < 0.5:
+        return random_caption(rng, combination)
+    caption = _fill(_choose(rng, TEMPLATES), combination, article=_article)
+    separator = _choose(rng, (" ", ", "))
+    # A word is one token, and so is the comma after it.
+    count = max(1, int(rng.integers(1, LATEST_TOKEN)) // len(separator))
+    words = separator.join(_choose(rng, STYLE_WORDS) for _ in range(count))
+    return ". ".join([words, caption, _choose(rng, SUFFIXES)])
+
+
 def _surroundings(rng: np.random.Generator) -> tuple[list[str], list[str]]:
     """Draw the phrases before and after a caption; at most about 50 tokens in all, so that nothing is cut off."""
     before, after = [], []
@@ -122,7 +137,7 @@ def _surroundings(rng: np.random.Generator) -> tuple[list[str], list[str]]:
 
 def _some_words(rng: np.random.Generator, *, most: int) -> str:
     separator = _choose(rng, (" ", " ", ", "))
-    return separator.join(_choose(rng, _STYLE_WORDS) for _ in range(rng.integers(1, most + 1)))
+    return separator.join(_choose(rng, STYLE_WORDS) for _ in range(rng.integers(1, most + 1)))
 
 
 def _choose(rng: np.random.Generator, options: Sequence[str]) -> str:

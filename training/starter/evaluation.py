@@ -10,7 +10,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from PIL import Image, ImageDraw
 
-from training.starter.captions import plain_caption
+from training.starter.captions import STYLE_WORDS, plain_caption
 from training.starter.drawings import (
     PICTURE_SIZE,
     Combination,
@@ -30,6 +30,9 @@ GUIDANCE_SCALE = 3.0
 
 SET_PROMPT = "Playing card. Art style: watercolor. {caption}. simple"
 """How a themed set asks for a picture; measured beside the plain caption, because colors must bind there too."""
+
+LATE_PROMPT = f"{' '.join(STYLE_WORDS[::3][:45])}. {{caption}}"
+"""A caption at the end of a long prompt, where binding two colors to their nouns is hardest."""
 
 DRAWINGS_PER_PROMPT = 5
 _CLEAN_SEED = 7
@@ -72,6 +75,7 @@ class Evaluation:
     judge_on_reconstructions: Accuracy
     held_out: Accuracy
     held_out_in_set_prompt: Accuracy
+    held_out_late_in_prompt: Accuracy
     num_inference_steps: int
     guidance_scale: float
     scheduler: str
@@ -120,6 +124,7 @@ def evaluate(
         judge_on_reconstructions=judge_on_reconstructions,
         held_out=measure("held-out prompts", pictures),
         held_out_in_set_prompt=measure("held-out prompts in a set prompt", generated(SET_PROMPT)),
+        held_out_late_in_prompt=measure("held-out prompts late in a prompt", generated(LATE_PROMPT)),
         num_inference_steps=num_inference_steps,
         guidance_scale=guidance_scale,
         scheduler=type(pipeline.scheduler).__name__,

@@ -39,10 +39,10 @@ and train a real LoRA adapter, in seconds on a CPU.
 
 `manage.py train_starter_model --seed {seed}` draws all pictures itself; no other data and no other weights were used.
 The autoencoder (factor 8, {vae_steps:,} steps of {vae_batch}) learned first, then denoiser and text encoder together
-({denoiser_steps:,} steps of {denoiser_batch}, v-prediction).
+({denoiser_steps:,} steps of {denoiser_batch}, v-prediction; the text encoder rests from step {text_steps:,}), then both
+again with captions late in long prompts ({late_steps:,} steps).
 Made with torch {torch}, diffusers {diffusers} and transformers {transformers}, on one CPU thread in bfloat16. The same
-seed, versions and kind of processor give the same weights; another processor rounds differently and gives a model that
-is as good but not equal.
+seed, versions and kind of processor give the same weights; another processor rounds differently and gives others.
 
 ## Measured quality
 
@@ -53,7 +53,7 @@ it cannot see on clean drawings or on the autoencoder's reconstructions, no deno
 |---|---|---|---|---|
 {table}
 
-{seconds:.2f} s a picture on one CPU thread, while the other core was in use.
+{seconds:.2f} s a picture on one thread of a shared CPU.
 
 ## Limits
 
@@ -132,6 +132,7 @@ def model_card(pipeline: StableDiffusionPipeline, recipe: Recipe, evaluation: Ev
         "autoencoder reconstructions": evaluation.judge_on_reconstructions,
         "**held-out prompts**": evaluation.held_out,
         "held-out prompts within a set prompt": evaluation.held_out_in_set_prompt,
+        "held-out prompts after 45 other words": evaluation.held_out_late_in_prompt,
     }
     return _CARD.format(
         parameters=sum(weight.numel() for part in parts for weight in part.parameters()) / 1e6,
@@ -145,6 +146,8 @@ def model_card(pipeline: StableDiffusionPipeline, recipe: Recipe, evaluation: Ev
         vae_batch=recipe.vae_batch,
         denoiser_steps=recipe.denoiser_steps,
         denoiser_batch=recipe.denoiser_batch,
+        text_steps=recipe.text_encoder_steps,
+        late_steps=recipe.late_caption_steps,
         torch=version("torch"),
         diffusers=version("diffusers"),
         transformers=version("transformers"),

@@ -16,7 +16,7 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline
 from torch.nn import functional
 
 from training.starter import architecture, drawings
-from training.starter.captions import random_caption
+from training.starter.captions import late_caption, random_caption
 from training.starter.mixed_precision import MixedPrecisionOptimizer, one_thread, plain_attention
 
 logger = logging.getLogger(__name__)
@@ -24,8 +24,10 @@ logger = logging.getLogger(__name__)
 Report = Callable[[str, int, int, float], None]
 """Told the stage, the steps done, the steps in all, and the mean loss since it was last told."""
 
+CaptionOf = Callable[[np.random.Generator, drawings.Combination], str]
+
 # The first entry of each step's seed after the recipe's own: the stages must not share their lots.
-_VAE, _PICTURES, _DENOISER = 1, 2, 3
+_VAE, _PICTURES, _DENOISER, _LATE_CAPTIONS = 1, 2, 3, 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,9 @@ class Recipe:
     denoiser_hold_share: float = 0.5
     # Colors bind to their nouns after 1,500 steps; from here on the text encoder is frozen, which saves a fifth.
     text_encoder_steps: int = 3_000
+    # A last stage in which captions come late in long prompts, and all weights learn at a lower rate.
+    late_caption_steps: int = 1_200
+    late_caption_learning_rate: float = 4e-4
     # Share of pictures shown with an empty prompt, which is what classifier-free guidance guides away from.
     caption_dropout: float = 0.1
 
@@ -120,25 +125,17 @@ def train_denoiser(
     text_encoder = architecture.build_text_encoder(tokenizer, recipe.sizes)
     unet = architecture.build_unet(recipe.sizes)
     pipeline = architecture.build_pipeline(tokenizer, text_encoder, vae, unet)
-    optimizer = MixedPrecisionOptimizer(
-        text_encoder,
-        unet,
-        learning_rate=recipe.denoiser_learning_rate,
-        warmup_steps=recipe.warmup_steps,
-        total_steps=recipe.denoiser_steps,
-        ema_decay=recipe.ema_decay,
-        hold_share=recipe.denoiser_hold_share,
-    )
     pictures, combinations = _draw_pictures(recipe, recipe.pictures)
     logger.info("encoding %d drawings", len(combinations))
     latents = encode(vae, pictures) * vae.config.scaling_factor
     noise_levels = pipeline.scheduler.config.num_train_timesteps
 
-    def loss_of_step(step: int) -> torch.Tensor:
-        rng = np.random.default_rng((recipe.seed, _DENOISER, step))
+    def loss_of_batch(
+        rng: np.random.Generator, caption_of: CaptionOf, *, is_text_trained: bool
+    ) -> torch.Tensor:
         chosen = rng.integers(len(combinations), size=recipe.denoiser_batch)
         prompts = [
-            "" if rng.random() < recipe.caption_dropout else random_caption(rng, combinations[index])
+            "" if rng.random() < recipe.caption_dropout else caption_of(rng, combinations[index])
             for index in chosen
         ]
         tokens = tokenizer(
@@ -157,12 +154,39 @@ def train_denoiser(
         timesteps = torch.from_numpy((slices * noise_levels).astype(np.int64))
         noisy = pipeline.scheduler.add_noise(clean, noise, timesteps)
         target = pipeline.scheduler.get_velocity(clean, noise, timesteps)
-        with torch.set_grad_enabled(step < recipe.text_encoder_steps):
+        with torch.set_grad_enabled(is_text_trained):
             context = text_encoder(tokens.input_ids).last_hidden_state
         predicted = unet(noisy.bfloat16(), timesteps, context).sample.float()
         return functional.mse_loss(predicted, target)
 
+    def loss_of_step(step: int) -> torch.Tensor:
+        rng = np.random.default_rng((recipe.seed, _DENOISER, step))
+        return loss_of_batch(rng, random_caption, is_text_trained=step < recipe.text_encoder_steps)
+
+    def loss_of_late_step(step: int) -> torch.Tensor:
+        rng = np.random.default_rng((recipe.seed, _LATE_CAPTIONS, step))
+        return loss_of_batch(rng, late_caption, is_text_trained=True)
+
+    optimizer = MixedPrecisionOptimizer(
+        text_encoder,
+        unet,
+        learning_rate=recipe.denoiser_learning_rate,
+        warmup_steps=recipe.warmup_steps,
+        total_steps=recipe.denoiser_steps,
+        ema_decay=recipe.ema_decay,
+        hold_share=recipe.denoiser_hold_share,
+    )
     _take_steps("denoiser", recipe, optimizer, loss_of_step, work_dir / "denoiser.pt", report)
+    optimizer.finish()
+    optimizer = MixedPrecisionOptimizer(
+        text_encoder,
+        unet,
+        learning_rate=recipe.late_caption_learning_rate,
+        warmup_steps=recipe.warmup_steps,
+        total_steps=recipe.late_caption_steps,
+        ema_decay=recipe.ema_decay,
+    )
+    _take_steps("late captions", recipe, optimizer, loss_of_late_step, work_dir / "late_captions.pt", report)
     optimizer.finish()
     text_encoder.eval()
     unet.eval()

@@ -14,7 +14,7 @@ from training.starter.architecture import (
     build_unet,
     build_vae,
 )
-from training.starter.captions import known_words, random_caption
+from training.starter.captions import known_words, late_caption, random_caption
 from training.starter.drawings import COLORS, SHAPES, all_combinations
 
 TOKENIZER = build_tokenizer()
@@ -66,6 +66,20 @@ def test_training_captions_are_almost_never_cut_off():
 
     assert np.mean(np.array(lengths) > TEXT_LENGTH) < 0.005
     assert max(lengths) > 50
+
+
+def test_a_late_caption_comes_anywhere_in_a_prompt_and_is_never_cut_off_itself():
+    rng = np.random.default_rng(0)
+    places = set()
+    for combination in all_combinations():
+        ids = TOKENIZER(late_caption(rng, combination), max_length=TEXT_LENGTH, truncation=True).input_ids
+        words = TOKENIZER.decode(ids, skip_special_tokens=True)
+
+        assert f"{combination.color} {combination.shape}" in words
+        assert combination.background in words
+        places.add(ids.index(TOKENIZER(combination.shape).input_ids[1]))
+
+    assert set(range(3, 60)) <= places
 
 
 def test_a_token_at_another_position_has_another_embedding():

@@ -58,7 +58,9 @@ def test_another_seed_gives_other_weights(undisturbed, tmp_path):
     assert not _same(undisturbed[1], _trained(replace(QUICK, seed=1), tmp_path))
 
 
-@pytest.mark.parametrize("deaths", [("autoencoder", 2), ("denoiser", 2), ("denoiser", 4)])
+@pytest.mark.parametrize(
+    "deaths", [("autoencoder", 2), ("denoiser", 2), ("denoiser", 4), ("late captions", 2)]
+)
 def test_a_killed_training_goes_on_to_the_same_weights(undisturbed, tmp_path, deaths):
     class Killed(Exception):
         pass
@@ -93,7 +95,13 @@ def test_progress_counts_up_to_the_last_step_of_each_stage(tmp_path):
 
     train(QUICK, tmp_path, lambda stage, done, total, loss: reports.append((stage, done, total)))
 
-    assert reports == [("autoencoder", 2, 4), ("autoencoder", 4, 4), ("denoiser", 2, 4), ("denoiser", 4, 4)]
+    assert reports == [
+        ("autoencoder", 2, 4),
+        ("autoencoder", 4, 4),
+        ("denoiser", 2, 4),
+        ("denoiser", 4, 4),
+        ("late captions", 2, 2),
+    ]
     assert json.loads((tmp_path / "recipe.json").read_text())["seed"] == QUICK.seed
 
 

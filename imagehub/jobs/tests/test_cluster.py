@@ -30,7 +30,7 @@ from imagehub.jobs import presence, supervisor
 from imagehub.jobs.clusters import Cluster
 from imagehub.jobs.management.commands.supervise import cluster_service
 presence.STALE = supervisor.STALE = timedelta(seconds=8)
-supervisor.STARTUP_SECONDS = 12.0
+presence.STARTUP_SECONDS = 12.0
 supervisor.Supervisor([cluster_service(Cluster.SCRAPING)], grace_seconds=3).run()
 """
 

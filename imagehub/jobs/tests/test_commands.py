@@ -6,7 +6,8 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.db.models.functions import Now
 from django.utils import timezone
-from django_q.models import Schedule, Task
+from django_q.models import OrmQ, Schedule, Task
+from django_q.scheduler import scheduler
 
 from imagehub.jobs import presence, tasks
 from imagehub.jobs.clusters import Cluster
@@ -64,6 +65,18 @@ def test_the_schedules_exist_once_and_keep_what_an_operator_changed():
     assert Schedule.objects.get(func="imagehub.jobs.tasks.reap").minutes == 5
 
 
+@pytest.mark.django_db(transaction=True)
+def test_the_scheduler_of_django_q_runs_them():
+    ensure_schedules()
+    Schedule.objects.update(next_run=timezone.now() - timedelta(minutes=1))
+
+    scheduler()
+
+    queued = [message.task for message in OrmQ.objects.filter(key=Cluster.DEFAULT)]
+    assert {task["func"] for task in queued} == {"imagehub.jobs.tasks.reap", "imagehub.jobs.tasks.prune"}
+    assert all(task["save"] is False for task in queued)
+
+
 def test_pruning_forgets_old_results_logs_and_clusters_long_gone(settings):
     for days in (1, 40):
         Task.objects.create(
@@ -97,3 +110,37 @@ def test_only_clusters_seen_lately_count_as_live():
 
     presence.stamp()
     assert presence.live(Cluster.DEFAULT).exists()
+
+
+class TestWatch:
+    def silent_cluster(self) -> presence.Watch:
+        row = presence.announce(Cluster.DEFAULT)
+        WorkerPresence.objects.filter(pk=row.pk).update(seen_at=Now() - timedelta(seconds=60))
+        watch = presence.Watch()
+        watch._patient_until = 0
+        return watch
+
+    def test_a_cluster_that_was_not_seen_is_silent(self):
+        assert self.silent_cluster().is_silent(os.getpid())
+
+    def test_a_cluster_that_was_seen_is_not(self):
+        watch = self.silent_cluster()
+        WorkerPresence.objects.update(seen_at=Now())
+
+        assert not watch.is_silent(os.getpid())
+
+    def test_the_same_process_id_on_another_host_says_nothing(self):
+        watch = self.silent_cluster()
+        WorkerPresence.objects.create(cluster="default", host="elsewhere", pid=os.getpid())
+
+        assert watch.is_silent(os.getpid())
+
+    def test_it_is_patient_at_the_start_after_an_outage_and_after_sleep(self):
+        self.silent_cluster()
+        assert not presence.Watch().is_silent(os.getpid())
+        watch = self.silent_cluster()
+        watch.be_patient()
+        assert not watch.is_silent(os.getpid())
+        watch = self.silent_cluster()
+        watch._last_look -= 20
+        assert not watch.is_silent(os.getpid())

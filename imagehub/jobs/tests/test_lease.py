@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 import pytest
-from django.db import transaction
+from django.db import OperationalError, transaction
 from django.db.models.functions import Now
 
 from imagehub.jobs import lease as lease_module
@@ -129,6 +129,7 @@ def test_a_stopping_cluster_lets_go_of_its_job():
 
 def test_progress_is_written_with_the_beat():
     job, lease = claim()
+    lease.report(step=0, total_steps=4)
     lease.report(step=3, total_steps=4, message="Denoising")
 
     lease.beat()
@@ -146,3 +147,67 @@ def test_at_most_one_write_a_second(monkeypatch, django_assert_num_queries):
         for step in range(1000):
             lease.report(step=step, total_steps=1000)
             lease.beat()
+
+
+class TestCancelSurvives:
+    """No worker can revive a job that somebody has cancelled, whatever happens to it in between."""
+
+    @pytest.mark.parametrize("way", ["retry", "hand_back"])
+    def test_a_cancelled_job_is_not_queued_again(self, way):
+        _, lease = claim()
+        Errand.objects.request_cancel()
+
+        getattr(lease, way)()
+
+        assert Errand.objects.get().status == JobStatus.CANCELLED
+
+    def test_it_reaches_a_job_whatever_it_is_doing(self):
+        _, lease = claim()
+        lease.retry()
+        assert Errand.objects.request_cancel() == 1
+        assert Errand.objects.get().status == JobStatus.CANCELLED
+        assert Errand.objects.request_cancel() == 0
+
+
+class TestDatabaseTrouble:
+    def broken(self, *_, **__):
+        raise OperationalError("database is locked")
+
+    def test_a_moment_without_the_database_costs_nothing(self, monkeypatch):
+        job, lease = claim()
+        with monkeypatch.context() as patch:
+            patch.setattr(Lease, "renew", self.broken)
+            lease.beat()
+
+        lease.complete()
+
+        job.refresh_from_db()
+        assert job.status == JobStatus.COMPLETED
+
+    def test_it_lets_go_before_its_lease_ends(self, monkeypatch):
+        _, lease = claim()
+        lease._last_renewal -= 16
+        monkeypatch.setattr(Lease, "renew", self.broken)
+
+        with pytest.raises(OperationalError):
+            lease.beat()
+
+    def test_trouble_of_other_jobs_is_not_this_ones(self, monkeypatch):
+        _, lease = claim()
+        monkeypatch.setattr(lease_module, "reap_now_and_then", self.broken)
+
+        lease.beat()
+
+        lease.complete()
+
+
+def test_what_an_earlier_attempt_did_does_not_shorten_the_estimate(monkeypatch):
+    job, lease = claim()
+    lease._started -= 10
+    lease.report(step=50, total_steps=100)
+    lease.report(step=60, total_steps=100)
+
+    lease.beat()
+
+    job.refresh_from_db()
+    assert job.eta_seconds == pytest.approx(40, abs=1)

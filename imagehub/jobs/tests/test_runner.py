@@ -69,6 +69,39 @@ def test_interrupted_work_fails_when_its_attempts_are_used_up():
     assert (job.status, job.attempt, job.error_code) == (JobStatus.FAILED, 2, "program_died")
 
 
+def test_a_database_error_is_tried_again_and_its_text_is_not_logged(caplog):
+    job = run(behaviour="loses_the_database")
+
+    assert (job.status, job.attempt) == (JobStatus.COMPLETED, 2)
+    assert "secret" not in caplog.text
+
+
+def test_a_worker_that_cannot_work_rests_and_costs_no_attempt(monkeypatch):
+    rests = []
+
+    def rest():
+        rests.append(1)
+        stopping.request_stop()
+
+    monkeypatch.setattr(runner, "_rest", rest)
+
+    job = run(behaviour="has_no_engine")
+
+    assert (job.status, job.attempt, job.message) == (JobStatus.QUEUED, 0, "The engine does not start.")
+    assert rests == [1]
+
+
+def test_an_error_outside_of_jobs_leaves_no_text_with_django_q(monkeypatch, caplog):
+    def broken(_):
+        raise ValueError("secret prompt")
+
+    monkeypatch.setattr(runner, "work_off", broken)
+
+    assert answer_doorbell(Cluster.SCRAPING) == 0
+    assert "ValueError" in caplog.text
+    assert "secret" not in caplog.text
+
+
 def test_one_doorbell_works_off_the_whole_queue():
     for _ in range(5):
         ErrandFactory()

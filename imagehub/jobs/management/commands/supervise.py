@@ -7,6 +7,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 
+from imagehub.config import get_config
 from imagehub.jobs.clusters import Cluster
 from imagehub.jobs.registry import kinds
 from imagehub.jobs.supervisor import Service, Supervisor, port_is_free
@@ -24,17 +25,19 @@ class Command(BaseCommand):
             help="Port to listen on (default: PORT, or 8000).",
         )
         parser.add_argument(
-            "--grace", type=float, default=30.0, help="Seconds to wait for services to end (default: 30)."
+            "--grace",
+            type=float,
+            help="Seconds to wait for services to end (default: the engine's own grace time and 20 more).",
         )
 
-    def handle(self, *, host: str, port: int, grace: float, **options: Any) -> None:
+    def handle(self, *, host: str, port: int, grace: float | None, **options: Any) -> None:
         if not port_is_free(host, port):
             raise CommandError(f"Port {port} is taken. Choose another with --port or PORT.")
         if has_unapplied_migrations():
             raise CommandError("The database is not up to date. Run: manage.py migrate")
         in_use = {Cluster.DEFAULT} | {kind.cluster for kind in kinds()}
         services = [web_service(host, port), *(cluster_service(name) for name in Cluster if name in in_use)]
-        Supervisor(services, grace_seconds=grace).run()
+        Supervisor(services, grace_seconds=grace or get_config().engine.grace_seconds + 20).run()
 
 
 def has_unapplied_migrations() -> bool:

@@ -2,9 +2,9 @@ import os
 import signal
 import time
 
-from django.db import transaction
+from django.db import OperationalError, transaction
 
-from imagehub.jobs.lease import JobFailed, JobInterrupted, Lease
+from imagehub.jobs.lease import JobFailed, JobInterrupted, Lease, WorkerUnfit
 from imagehub.jobs.tests.errands.models import Effect, Errand
 
 
@@ -15,6 +15,10 @@ def perform(errand: Errand, lease: Lease) -> None:
         raise JobFailed("no_luck", "It did not work out.", trace="secret trace")
     if errand.behaviour == "is_interrupted" and errand.attempt < 3:
         raise JobInterrupted("program_died", "What did the work died.")
+    if errand.behaviour == "loses_the_database" and errand.attempt < 2:
+        raise OperationalError("server closed the connection; row (secret prompt)")
+    if errand.behaviour == "has_no_engine" and errand.worker != "cured":
+        raise WorkerUnfit("The engine does not start.")
     if errand.behaviour == "crashes":
         raise ZeroDivisionError("/root/secret/path")
     if errand.behaviour == "forgets":
