@@ -49,7 +49,7 @@ def default_size() -> int:
 
 def thumbnail_name(sha256: str, size: int) -> str:
     """Return the name under which a thumbnail is stored."""
-    return f"{storage.THUMBNAILS}/{size}/{sha256[:2]}/{sha256[2:4]}/{sha256}.webp"
+    return f"{storage.THUMBNAILS}/{size}/{sha256[:2]}/{sha256}.webp"
 
 
 def render(path: Path, size: int) -> bytes:

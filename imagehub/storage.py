@@ -1,6 +1,6 @@
 """The one module through which files are stored.
 
-A file is named by its content (``images/ab/cd/<sha256>.png``), so equal bytes are one file, and a name never
+A file is named by its content (``images/ab/<sha256>.png``), so equal bytes are one file, and a name never
 says anything but what is in it. Names are relative to the media root and use ``/``: only they stand in rows.
 Whatever dies in between, a name holds either nothing or the whole file.
 """
@@ -256,7 +256,7 @@ def _stored(digest: "hashlib._Hash", size_bytes: int, suffix: str) -> StoredFile
     if not SUFFIX.fullmatch(suffix):
         raise UnsafePath("The ending of a stored file is a few lower-case letters or digits.")
     sha256 = digest.hexdigest()
-    return StoredFile(f"{IMAGES}/{sha256[:2]}/{sha256[2:4]}/{sha256}.{suffix}", sha256, size_bytes)
+    return StoredFile(f"{IMAGES}/{sha256[:2]}/{sha256}.{suffix}", sha256, size_bytes)
 
 
 def _touched(stored: StoredFile) -> bool:

@@ -30,7 +30,7 @@ class TestStoreImage:
 
         image.refresh_from_db()
         assert (image.width, image.height, image.format) == (12, 7, "png")
-        assert image.storage_name == f"images/{image.sha256[:2]}/{image.sha256[2:4]}/{image.sha256}.png"
+        assert image.storage_name == f"images/{image.sha256[:2]}/{image.sha256}.png"
         assert services.image_path(image).stat().st_size == image.size_bytes
         assert not file.exists()
 

@@ -88,9 +88,7 @@ class TestThumbnailPath:
         path = thumbnail_path(image, 150)
         made = path.stat()
 
-        assert path == storage.path_of(
-            f"thumbnails/150/{image.sha256[:2]}/{image.sha256[2:4]}/{image.sha256}.webp"
-        )
+        assert path == storage.path_of(f"thumbnails/150/{image.sha256[:2]}/{image.sha256}.webp")
         assert thumbnail_path(image, 150).stat() == made
 
     def test_refuses_a_size_that_does_not_exist(self):

@@ -13,7 +13,7 @@ from imagehub.storage import StorageFull, UnsafePath
 
 DATA = b"the bytes of a picture"
 SHA256 = hashlib.sha256(DATA).hexdigest()
-NAME = f"images/{SHA256[:2]}/{SHA256[2:4]}/{SHA256}.png"
+NAME = f"images/{SHA256[:2]}/{SHA256}.png"
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from training.starter.cli import add_options, run
+from training.starter.cli import OutputNeeded, add_options, run
 from training.starter.publishing import ModelTooLarge, NoModel
 from training.starter.trainer import OtherRecipe
 
@@ -15,7 +15,7 @@ def main() -> int:
     options = parser.parse_args()
     try:
         meets_bar = run(options, lambda line: sys.stdout.write(f"{line}\n") and sys.stdout.flush())
-    except (ModelTooLarge, NoModel, OtherRecipe) as refusal:
+    except (ModelTooLarge, NoModel, OtherRecipe, OutputNeeded) as refusal:
         parser.exit(1, f"{refusal}\n")
     return 0 if meets_bar or options.quick else 1
 

@@ -33,6 +33,10 @@ QUICK = Recipe(
 DEFAULT_WORK_DIR = Path("var/starter")
 
 
+class OutputNeeded(Exception):
+    """A trial would have overwritten the model that ships."""
+
+
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("--seed", type=int, default=Recipe().seed, help="what all randomness comes from")
@@ -58,12 +62,15 @@ def run(options: argparse.Namespace, write: Callable[[str], object]) -> bool:
     Returns whether the model meets the quality bar; a model that does not is written all the same.
 
     Raises:
+        OutputNeeded: a quick trial without a folder of its own.
         OtherRecipe: the work folder holds the state of a training with other settings.
         ModelTooLarge: the model weighs more than may be committed.
         NoModel: there is nothing to evaluate.
     """
     recipe = replace(QUICK if options.quick else Recipe(), seed=options.seed)
     if not options.evaluate_only:
+        if options.quick and options.output == MODEL_DIR:
+            raise OutputNeeded("--quick makes a model that draws noise: name a folder for it with --output.")
 
         def report(stage: str, steps_done: int, steps_in_all: int, loss: float) -> None:
             write(f"{stage}: step {steps_done} of {steps_in_all}, loss {loss:.4f}")

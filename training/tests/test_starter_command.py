@@ -86,3 +86,12 @@ def test_a_contact_sheet_frames_wrong_pictures_only():
     assert sheet.size == (140, 140)
     assert sheet.getpixel((0, 0)) != (255, 0, 255)
     assert sheet.getpixel((139, 139)) == (255, 0, 255)
+
+
+def test_a_quick_trial_does_not_overwrite_the_model_that_ships():
+    before = (MODEL_DIR / "model_index.json").stat().st_mtime_ns
+
+    with pytest.raises(CommandError, match="--output"):
+        call_command("train_starter_model", "--quick")
+
+    assert (MODEL_DIR / "model_index.json").stat().st_mtime_ns == before
