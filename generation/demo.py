@@ -56,7 +56,8 @@ class Demo:
         Raises:
             DemoFailed: a picture is missing, something did not start, or this is production.
         """
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # both end the demonstration in order
+        for request in (signal.SIGINT, signal.SIGTERM):  # both end the demonstration in order
+            signal.signal(request, signal.default_int_handler)
         if settings.IS_PRODUCTION:
             raise DemoFailed("The demonstration makes an administrator of its own: not in production.")
         self._require_free_port()
