@@ -9,7 +9,7 @@ def add_starter_model(apps, schema_editor):
         default_width=64,
         default_height=64,
         default_steps=25,
-        default_guidance_scale=4.0,
+        default_guidance_scale=3.0,
     )
 
 

@@ -59,8 +59,10 @@ it cannot see on clean drawings or on the autoencoder's reconstructions, no deno
 
 One whole shape near the middle of a plain background: nothing else was ever shown. Other words are accepted, for
 themes and styles come with every set, but change nothing. The color must stand right before what it colors ("red heart",
-"white background"). Two shapes, a shape in the color of its background and other sizes than 64 x 64 give arbitrary
-pictures.
+"white background"). Two shapes and a shape in the color of its background give arbitrary
+pictures; 128 x 128 pixels give several copies of the shape. The autoencoder gives back the palette's colors exactly
+enough to measure, but other colors and crowded scenes only roughly: pictures to train an adapter on should look like
+those of `training/starter/drawings.py`.
 
 ## License
 
