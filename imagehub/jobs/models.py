@@ -135,10 +135,10 @@ class JobQuerySet(models.QuerySet[J]):
         This plays the claims through as they would happen if nothing else came in.
         """
         served = OwnerTurn.objects.served_at(self.model)
-        lanes: dict[int, dict[int, deque[tuple[datetime, uuid.UUID]]]] = {}
+        lanes: dict[int, dict[int, deque[tuple[int, uuid.UUID]]]] = {}
         rows = self.model._default_manager.queued().order_by("queued_at", "id")
-        for pk, priority, owner, queued_at in rows.values_list("pk", "priority", "owner_id", "queued_at"):
-            lanes.setdefault(-priority, {}).setdefault(owner, deque()).append((queued_at, pk))
+        for age, (pk, priority, owner) in enumerate(rows.values_list("pk", "priority", "owner_id")):
+            lanes.setdefault(-priority, {}).setdefault(owner, deque()).append((age, pk))
         positions: dict[uuid.UUID, int] = {}
         turns: dict[int, int] = {}  # the place at which an owner was served last in this play
         for _, waiting in sorted(lanes.items()):
