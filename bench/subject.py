@@ -10,7 +10,7 @@ from training.starter import MODEL_DIR
 
 ROOT = Path(__file__).resolve().parent.parent
 STEPS = 25
-GUIDANCE_SCALE = 4.0
+GUIDANCE_SCALE = 3.0
 SIDE = 64
 
 SUBJECTS = ("red heart", "blue star", "green circle", "yellow crescent", "purple square", "orange ring")
