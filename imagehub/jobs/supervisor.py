@@ -154,9 +154,8 @@ class Supervisor:
     def _start(service: Service, now: float) -> None:
         try:
             service.start()
-        except (
-            OSError
-        ) as error:  # no memory, no more processes: the others go on, and this one is tried again
+            service.not_before = 0.0
+        except OSError as error:  # no memory, no more processes: the others go on, and this one waits
             logger.error("%s could not be started: %s", service.name, error.strerror)
             service.not_before = now + MAX_BACKOFF_SECONDS
 
