@@ -10,7 +10,14 @@ from typing import Any
 from django.conf import settings
 
 from imagehub.config import EngineConfig
-from imagehub.jobs.child import Child, ChildDied, ChildLimits, ChildTimedOut, watch
+from imagehub.jobs.child import (
+    Child,
+    ChildDied,
+    ChildLimits,
+    ChildTimedOut,
+    environment_without_secrets,
+    watch,
+)
 from imagehub.jobs.lease import JobFailed, JobInterrupted, WorkerUnfit
 from imagehub.jobs.run_log import RunLog
 
@@ -37,7 +44,7 @@ class WarmEngine:
             [sys.executable, "-m", "generation.engine", *self.launch],
             cwd=settings.BASE_DIR,
             log=self._log,
-            env=os.environ | {"OMP_NUM_THREADS": str(config.threads)},
+            env=environment_without_secrets() | {"OMP_NUM_THREADS": str(config.threads)},
         )
         self._child.start()
 

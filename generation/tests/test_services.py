@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 import time
+from pathlib import Path
 from uuid import uuid4
 
 import PIL.Image
@@ -157,6 +158,17 @@ class TestGenerate:
 
         assert warm_engine._engine is first
         assert first.is_alive
+
+    def test_the_engine_is_not_told_the_secrets(self, monkeypatch):
+        warm_engine.stop_engine()
+        monkeypatch.setenv("IMAGEHUB_SECRET_KEY", "canary-of-the-key")
+        monkeypatch.setenv("DATABASE_URL", "postgres://canary-of-the-database")
+
+        self.run()
+
+        environment = Path(f"/proc/{warm_engine._engine._child.pid}/environ").read_text()
+        assert "PATH=" in environment
+        assert "canary" not in environment
 
     def test_a_missing_model_fails_the_job_and_the_next_one_runs(self):
         gone = BaseModel.objects.create(name="gone", kind=BaseModel.Kind.FOLDER, source="nowhere")

@@ -37,6 +37,15 @@ _TURN_SECONDS = 0.1
 _LAST_TURN_SECONDS = 0.02
 
 
+SECRETS = frozenset({"IMAGEHUB_SECRET_KEY", "DATABASE_URL", "REDIS_URL", "GOOGLE_CLIENT_SECRET"})
+"""What no child program needs to know: they load other people's files."""
+
+
+def environment_without_secrets() -> dict[str, str]:
+    """Return this process's environment for a child program."""
+    return {name: value for name, value in os.environ.items() if name not in SECRETS}
+
+
 @dataclass(frozen=True)
 class ChildLimits:
     """``idle_seconds`` may pass between two events; ``grace_seconds`` between being asked to end and SIGKILL."""
