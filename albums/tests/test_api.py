@@ -119,13 +119,13 @@ class TestVisibility:
         assert ids(staff.get(f"/api/images?album={album.pk}")) == [str(image.pk)]
 
     def test_only_staff_is_told_where_files_lie_and_who_owns_them(self, outsider, staff, settings):
-        image = ImageFactory(public=True, owner=UserFactory(username="ada"))
+        image = ImageFactory(public=True, owner=UserFactory(username="olivia"))
 
         for path in ("/api/images", f"/api/images/{image.pk}"):
-            assert "ada" not in outsider.get(path).content.decode()
+            assert "olivia" not in outsider.get(path).content.decode()
             assert str(settings.MEDIA_ROOT) not in outsider.get(path).content.decode()
         body = staff.get(f"/api/images/{image.pk}").json()
-        assert body["owner"] == "ada"
+        assert body["owner"] == "olivia"
         assert body["storage_path"] == str(settings.MEDIA_ROOT / image.storage_name)
 
     def test_nobody_is_told_where_an_adapter_lies(self, visitor, staff):
