@@ -1,7 +1,6 @@
 """Everything that writes about generation, and the failures it can meet."""
 
 import secrets
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -101,11 +100,11 @@ def generate_images(job: GenerationJob, lease: Lease) -> None:
         JobFailed: a picture cannot be made or stored; those before it are kept.
         JobCancelled, WorkerStopping, LeaseLost: see ``Lease``.
     """
-    staging = storage.staging_dir(f"generation-{job.pk}-{job.token}")
+    staging = f"generation-{job.pk}-{job.token}"  # a worker that was overtaken must not touch its successor's
     try:
-        _generate_missing(job, lease, staging)
+        _generate_missing(job, lease, storage.staging_dir(staging))
     finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        storage.delete_staging_dir(staging)
 
 
 def _generate_missing(job: GenerationJob, lease: Lease, staging: Path) -> None:

@@ -223,12 +223,12 @@ def staging_dir(name: str) -> Path:
 
 
 def delete_staging_dir(name: str) -> None:
-    """Delete a staging folder and what is left in it.
+    """Delete a staging folder and what is left in it; what cannot be deleted now is swept later.
 
     Raises:
         UnsafePath: the name is more than the plain name of a folder.
     """
-    shutil.rmtree(staging_dir(name))
+    shutil.rmtree(staging_dir(name), ignore_errors=True)
 
 
 def stale_staging(older_than: timedelta) -> list[str]:

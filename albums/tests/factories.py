@@ -2,7 +2,6 @@ from io import BytesIO
 
 import factory
 import PIL.Image
-from django.contrib.auth import get_user_model
 
 from albums.models import Album, AlbumImage, Image, Visibility
 from imagehub import storage
@@ -22,16 +21,6 @@ def staged(path, name="picture.png", **options):
     file = path / name
     file.write_bytes(picture(**options))
     return file
-
-
-class UserFactory(factory.django.DjangoModelFactory):
-    class Meta:
-        model = get_user_model()
-
-    class Params:
-        staff = factory.Trait(is_staff=True)
-
-    username = factory.Sequence(lambda n: f"person{n}")
 
 
 class ImageFactory(factory.django.DjangoModelFactory):

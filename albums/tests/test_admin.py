@@ -3,7 +3,8 @@ from django.urls import reverse
 
 from albums.admin import MOST_INLINE_IMAGES
 from albums.models import Album, AlbumImage
-from albums.tests.factories import AlbumFactory, ImageFactory, UserFactory, picture
+from albums.tests.factories import AlbumFactory, ImageFactory, picture
+from imagehub.accounts.tests.factories import UserFactory
 
 pytestmark = pytest.mark.django_db
 

@@ -7,8 +7,9 @@ from rest_framework.test import APIClient
 
 from albums.api.files import file_name
 from albums.models import AlbumImage
-from albums.tests.factories import AlbumFactory, ImageFactory, UserFactory, picture
+from albums.tests.factories import AlbumFactory, ImageFactory, picture
 from imagehub import storage
+from imagehub.accounts.tests.factories import UserFactory
 
 pytestmark = pytest.mark.django_db
 

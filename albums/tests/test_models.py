@@ -8,7 +8,8 @@ from django.db import IntegrityError, connection, transaction
 from django.utils import timezone
 
 from albums.models import Album, AlbumImage, Image, Visibility
-from albums.tests.factories import AlbumFactory, ImageFactory, UserFactory
+from albums.tests.factories import AlbumFactory, ImageFactory
+from imagehub.accounts.tests.factories import UserFactory
 
 pytestmark = pytest.mark.django_db
 

@@ -8,7 +8,8 @@ from django.utils import timezone
 
 from albums.models import AlbumImage
 from albums.pages import PAGE_SIZE
-from albums.tests.factories import AlbumFactory, ImageFactory, UserFactory, picture
+from albums.tests.factories import AlbumFactory, ImageFactory, picture
+from imagehub.accounts.tests.factories import UserFactory
 
 pytestmark = pytest.mark.django_db
 

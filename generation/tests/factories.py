@@ -1,7 +1,7 @@
 import factory
 
-from albums.tests.factories import UserFactory
 from generation.models import GenerationJob
+from imagehub.accounts.tests.factories import UserFactory
 from training.models import BaseModel
 
 

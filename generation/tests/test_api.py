@@ -8,9 +8,10 @@ import pytest
 from rest_framework.test import APIClient
 
 from albums.models import Image
-from albums.tests.factories import AlbumFactory, ImageFactory, UserFactory
+from albums.tests.factories import AlbumFactory, ImageFactory
 from generation.models import GenerationJob
 from generation.tests.factories import GenerationJobFactory, starter_model
+from imagehub.accounts.tests.factories import UserFactory
 from imagehub.jobs import presence
 from imagehub.jobs.clusters import Cluster
 from imagehub.jobs.models import JobStatus

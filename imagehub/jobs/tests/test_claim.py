@@ -10,9 +10,10 @@ from django.db import IntegrityError, transaction
 from django.db.models.functions import Now
 from django.utils import timezone
 
+from imagehub.accounts.tests.factories import UserFactory
 from imagehub.jobs.models import JobStatus
 from imagehub.jobs.tests.errands.models import Errand
-from imagehub.jobs.tests.factories import ErrandFactory, UserFactory
+from imagehub.jobs.tests.factories import ErrandFactory
 
 CLAIM_EVERYTHING = """
 import django; django.setup()

@@ -14,11 +14,12 @@ import pytest
 from django.conf import settings
 from django.db.models import Sum
 
+from imagehub.accounts.tests.factories import UserFactory
 from imagehub.jobs.clusters import Cluster
 from imagehub.jobs.models import JobStatus, WorkerPresence
 from imagehub.jobs.queue import ring
 from imagehub.jobs.tests.errands.models import Effect, Errand
-from imagehub.jobs.tests.factories import ErrandFactory, UserFactory
+from imagehub.jobs.tests.factories import ErrandFactory
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
 

@@ -7,12 +7,13 @@ from django.db.models.functions import Now
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from imagehub.accounts.tests.factories import UserFactory
 from imagehub.jobs.lease import Lease, LeaseLost
-from imagehub.jobs.models import TRANSITIONS, Job, JobStatus, lease_end
+from imagehub.jobs.models import LEASE, TRANSITIONS, Job, JobStatus, lease_end
 from imagehub.jobs.tests.errands.models import Errand
-from imagehub.jobs.tests.factories import ErrandFactory, UserFactory
+from imagehub.jobs.tests.factories import ErrandFactory
 
-EXPIRED = Now() - lease_end.__globals__["LEASE"]
+EXPIRED = Now() - LEASE
 
 
 def put(job: Errand, status: JobStatus) -> None:

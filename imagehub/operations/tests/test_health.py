@@ -2,10 +2,11 @@ import pytest
 from django.core.cache import cache
 from rest_framework.test import APIClient
 
+from imagehub.accounts.tests.factories import UserFactory
 from imagehub.jobs import presence
 from imagehub.jobs.clusters import Cluster
 from imagehub.jobs.registry import kinds
-from imagehub.jobs.tests.factories import ErrandFactory, UserFactory
+from imagehub.jobs.tests.factories import ErrandFactory
 
 pytestmark = pytest.mark.django_db
 
