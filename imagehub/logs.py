@@ -3,13 +3,9 @@
 import logging
 import re
 import time
-from contextvars import ContextVar
 
-from imagehub.middleware import request_id
+from imagehub.context import job_id, request_id
 from imagehub.redaction import redact
-
-job_id: ContextVar[str] = ContextVar("job_id", default="")
-"""The id of the job that is being done, or an empty string."""
 
 INDENT = "    "
 

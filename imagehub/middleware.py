@@ -3,19 +3,17 @@
 import re
 import uuid
 from collections.abc import Callable
-from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+
+from imagehub.context import request_id
 
 if TYPE_CHECKING:
     from django.http import HttpRequest
     from django.http.response import HttpResponseBase
 
 HEADER = "X-Request-ID"
-
-request_id: ContextVar[str] = ContextVar("request_id", default="")
-"""The id of the request that is being answered, or an empty string."""
 
 _ACCEPTED = re.compile(r"[A-Za-z0-9_-]{8,64}")
 

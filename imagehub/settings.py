@@ -33,7 +33,11 @@ SECRET_KEY = (
     else env.str("IMAGEHUB_SECRET_KEY", default="") or development_secret_key(VAR_DIR)
 )
 ALLOWED_HOSTS = env.list("IMAGEHUB_ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
-CSRF_TRUSTED_ORIGINS = env.list("IMAGEHUB_CSRF_TRUSTED_ORIGINS", default=[])
+# Frontends on other origins: they may call the API with the visitor's session, and sign-in tells them when it is done.
+FRONTEND_ORIGINS = env.list("IMAGEHUB_FRONTEND_ORIGINS", default=[])
+CSRF_TRUSTED_ORIGINS = [*FRONTEND_ORIGINS, *env.list("IMAGEHUB_CSRF_TRUSTED_ORIGINS", default=[])]
+# How many proxies of ours stand in front: only what these wrote into `X-Forwarded-For` is believed.
+TRUSTED_PROXIES = env.int("IMAGEHUB_TRUSTED_PROXIES", default=0)
 
 INSTALLED_APPS = [
     # Ours first: imagehub.jobs replaces Django-Q's `qcluster` command with one that can be supervised.

@@ -16,8 +16,8 @@ from rest_framework.request import Request
 from rest_framework.settings import api_settings
 from rest_framework.views import exception_handler as drf_exception_handler
 
+from imagehub.context import request_id
 from imagehub.errors import Conflict, ImageHubError, Invalid, NotReady
-from imagehub.middleware import request_id
 
 logger = logging.getLogger(__name__)
 

@@ -8,6 +8,7 @@ import traceback
 
 from django.db import Error as DatabaseError
 
+from imagehub.context import job_id
 from imagehub.database import drop_connections
 from imagehub.jobs import presence, stopping
 from imagehub.jobs.clusters import SLICE_SECONDS, Cluster
@@ -24,7 +25,6 @@ from imagehub.jobs.models import Job, JobStatus
 from imagehub.jobs.queue import ring
 from imagehub.jobs.reaper import reap_now_and_then
 from imagehub.jobs.registry import JobKind, kinds
-from imagehub.logs import job_id
 
 logger = logging.getLogger(__name__)
 

@@ -4,8 +4,8 @@ import sys
 
 import pytest
 
-from imagehub.logs import RedactingFormatter, job_id
-from imagehub.middleware import request_id
+from imagehub.context import job_id, request_id
+from imagehub.logs import RedactingFormatter
 
 FORGED = "2026-01-01T00:00:00.000Z INFO admin: login ok"
 

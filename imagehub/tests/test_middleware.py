@@ -6,7 +6,8 @@ from asgiref.sync import iscoroutinefunction
 from django.http import HttpRequest, HttpResponse
 from django.test import AsyncClient
 
-from imagehub.middleware import RequestIdMiddleware, request_id
+from imagehub.context import request_id
+from imagehub.middleware import RequestIdMiddleware
 
 HEX = re.compile(r"[0-9a-f]{32}")
 

@@ -50,6 +50,8 @@ def web_service(host: str, port: int) -> Service:
     """The web server. See ``imagehub/asgi.py`` for what it runs and why."""
     argv = [sys.executable, "-m", "uvicorn", "imagehub.asgi:application", "--host", host, "--port", str(port)]
     argv += ["--no-access-log", "--no-server-header", "--timeout-graceful-shutdown", "5"]
+    # Whom to believe about a client's address is decided once, in imagehub/client_address.py.
+    argv += ["--no-proxy-headers"]
     # An empty configuration: what the server logs goes to the root logger, and through our formatter.
     argv += ["--log-config", str(settings.BASE_DIR / "imagehub" / "uvicorn_logging.json")]
     return Service("web", argv)
