@@ -18,6 +18,7 @@ from generation.api.filters import GenerationJobFilter
 from generation.api.serializers import GenerateSerializer, GenerationJobSerializer
 from generation.models import GenerationJob
 from imagehub.api.permissions import StaffOnly
+from imagehub.api.schema import problem
 from imagehub.config import get_config
 from imagehub.errors import Invalid
 from imagehub.jobs.models import JobStatus
@@ -43,7 +44,12 @@ class GenerateView(APIView):
     @extend_schema(
         operation_id="generate",
         request=GenerateSerializer,
-        responses={201: GenerationJobSerializer, 200: GenerationJobSerializer},
+        responses={
+            201: GenerationJobSerializer,
+            200: GenerationJobSerializer,
+            **problem(409),
+            **problem(422),
+        },
         parameters=[
             OpenApiParameter(
                 "Idempotency-Key",
@@ -112,7 +118,7 @@ class JobViewSet(mixins.RetrieveModelMixin, mixins.ListModelMixin, viewsets.Gene
         page = self.paginate_queryset(self.filter_queryset(self.get_queryset()))
         return self.get_paginated_response(serialize(page))
 
-    @extend_schema(responses={200: GenerationJobSerializer, 202: GenerationJobSerializer})
+    @extend_schema(responses={200: GenerationJobSerializer, 202: GenerationJobSerializer, **problem(409)})
     def destroy(self, request: Request, pk: str) -> Response:
         """Cancel a job. A waiting one ends at once (200), a running one is stopping (202)."""
         job = services.cancel_generation_job(self.get_object())

@@ -34,6 +34,11 @@ class ProblemSerializer(serializers.Serializer):
     retry_after = serializers.IntegerField(required=False, help_text="Seconds to wait, for 429.")
 
 
+def problem(status: int) -> dict[tuple[int, str], type[ProblemSerializer]]:
+    """Return the declaration of a failure that a view adds to those every operation has."""
+    return {(status, CONTENT_TYPE): ProblemSerializer}
+
+
 class TokenScheme(OpenApiAuthenticationExtension):
     target_class = "imagehub.api.authentication.TokenAuthentication"
     name = "bearerAuth"
