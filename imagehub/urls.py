@@ -8,6 +8,7 @@ from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 from imagehub.api import problems
 
 api = [
+    path("", include("imagehub.accounts.api.urls")),
     path("", include("imagehub.operations.api.urls")),
     path("", include("albums.api.urls")),
     path("", include("generation.api.urls")),

@@ -17,6 +17,7 @@ from generation import services
 from generation.api.filters import GenerationJobFilter
 from generation.api.serializers import GenerateSerializer, GenerationJobSerializer
 from generation.models import GenerationJob
+from imagehub.accounts.models import Scope
 from imagehub.api.permissions import StaffOnly
 from imagehub.config import get_config
 from imagehub.errors import Invalid
@@ -39,6 +40,7 @@ class GenerateView(APIView):
     """Make pictures of a prompt."""
 
     permission_classes = [StaffOnly]
+    required_scope = Scope.GENERATE
 
     @extend_schema(
         operation_id="generate",
@@ -104,6 +106,7 @@ class JobViewSet(mixins.RetrieveModelMixin, mixins.ListModelMixin, viewsets.Gene
     serializer_class = GenerationJobSerializer
     filterset_class = GenerationJobFilter
     keyset_ordering = ("-created_at", "-id")
+    required_scope = Scope.GENERATE
 
     def retrieve(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         return Response(serialize([self.get_object()])[0])
