@@ -14,7 +14,11 @@ api = [
     path("", include("generation.api.urls")),
     path("schema/", SpectacularAPIView.as_view(), name="schema"),
     path("docs", RedirectView.as_view(url="/api/docs/")),
-    path("docs/", SpectacularSwaggerView.as_view(url_name="schema"), name="docs"),
+    path(
+        "docs/",
+        SpectacularSwaggerView.as_view(url_name="schema", http_method_names=["get", "head"]),
+        name="docs",
+    ),
 ]
 
 urlpatterns = [

@@ -17,6 +17,7 @@ class Role(IntEnum):
     SIGNED_IN = 1
     STAFF = 2
     SUPERUSER = 3
+    NOBODY = 4
 
 
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -74,7 +75,7 @@ MATRIX: dict[str, Access] = {
     "api/auth/tokens": api("GET POST", bodies={"POST": {"name": "laptop", "scopes": ["read"]}}, **OWN),
     "api/auth/tokens/<pk>": api("GET DELETE", of="token", **OWN),
     "api/docs": page(ANY_METHOD),
-    "api/docs/": api("GET", **OPEN),
+    "api/docs/": page(),
     "api/generate": api("POST", scope=Scope.GENERATE, bodies={"POST": {"prompt": "a red heart"}}),
     "api/health": api("GET", **OPEN),
     "api/health/live": api("GET", **OPEN),
@@ -94,8 +95,8 @@ ADMIN_PAGES: dict[str, Role] = {
     "admin/logout/": Role.EVERYBODY,
     "admin/password_change/": Role.STAFF,
     "admin/password_change/done/": Role.STAFF,
-    "admin/autocomplete/": Role.SUPERUSER,  # staff: where they may see what is looked up
-    "admin/jsi18n/": Role.EVERYBODY,
+    "admin/autocomplete/": Role.NOBODY,  # no form of ours looks anything up there
+    "admin/jsi18n/": Role.STAFF,
     "admin/r/<content_type_id>/<object_id>/": Role.STAFF,
     "admin/<app_label>/": Role.STAFF,
     "admin/<url>": Role.STAFF,
@@ -115,7 +116,10 @@ ADMIN_MODELS: dict[str, tuple[str, str]] = {
     "django_q.ormq": (NOTHING, "view change delete"),
     "django_q.schedule": (NOTHING, ALL),
     "django_q.success": (NOTHING, "view change delete"),
-    "generation.generationjob": (LOOK, LOOK),
+    "generation.generationjob": (
+        "view change",
+        "view change",
+    ),  # to cancel on the list: a job's own page is read only
     "jobs.workerpresence": (LOOK, LOOK),
     "training.basemodel": (ALL, ALL),
 }

@@ -52,11 +52,18 @@ def build() -> World:
     loras = [{"id": "1", "name": "zeppelin", "weight": 1.0, "path": LORA_FILE, "file": LORA_FILE}]
     common: dict[str, Any] = {"owner": owner, "loras": loras}
     public = ImageFactory(prompt=PUBLIC_PROMPT, visibility=Visibility.PUBLIC, **common)
-    private = ImageFactory(prompt=PRIVATE_PROMPT, negative_prompt=PRIVATE_PROMPT, name=PRIVATE_PROMPT, **common)
+    private = ImageFactory(
+        prompt=PRIVATE_PROMPT, negative_prompt=PRIVATE_PROMPT, name=PRIVATE_PROMPT, **common
+    )
     open_album = AlbumFactory(public=True, owner=owner, cover=private, images=[private, public])
     closed_album = AlbumFactory(owner=owner, name=PRIVATE_PROMPT, description=PRIVATE_PROMPT, images=[public])
 
-    work: dict[str, Any] = {"owner": owner, "prompt": PRIVATE_PROMPT, "negative_prompt": PRIVATE_PROMPT, "loras": loras}
+    work: dict[str, Any] = {
+        "owner": owner,
+        "prompt": PRIVATE_PROMPT,
+        "negative_prompt": PRIVATE_PROMPT,
+        "loras": loras,
+    }
     now = timezone.now()
     waiting = GenerationJobFactory(status=JobStatus.QUEUED, queued_at=now, album=open_album, **work)
     GenerationJobFactory(
