@@ -13,6 +13,7 @@ from generation.infotext import infotext, parameters_json
 from generation.models import MAX_SEED, GenerationJob
 from generation.warm_engine import EngineCancelled, get_engine
 from imagehub import storage
+from imagehub.accounts import audit
 from imagehub.config import get_config
 from imagehub.errors import Conflict, ImageHubError, NotReady
 from imagehub.jobs.clusters import Cluster
@@ -83,8 +84,12 @@ def cancel_generation_job(job: GenerationJob) -> GenerationJob:
     Raises:
         AlreadyFinished: there is nothing left to cancel.
     """
-    reached = GenerationJob.objects.filter(pk=job.pk).request_cancel()
-    job.refresh_from_db()
+    with transaction.atomic():
+        reached = GenerationJob.objects.filter(pk=job.pk).request_cancel()
+        before = {"status": job.status}
+        job.refresh_from_db()
+        if reached:
+            audit.record("generationjob.cancel", job, before=before, after={"status": job.status})
     if job.is_finished and not reached:
         raise AlreadyFinished(f"The job is {job.status} already.")
     return job

@@ -10,6 +10,12 @@ REDACTED = "[redacted]"
 MIN_SENSITIVE_LENGTH = 3
 """Anything shorter would blacken half of every line."""
 
+SENSITIVE_FIELDS = (
+    "prompt", "caption", "theme", "style_suffix", "set_rows", "template_items",
+    "password", "secret", "token", "digest", "cookie", "credential", "api_key", "idempotency_key",
+)  # fmt: skip
+"""Words by which the name of a field gives away that its values are prompts, captions or secrets."""
+
 # Every pattern below is written so that a hostile line costs linear time: what may repeat is bounded,
 # or cannot fail once it has begun.
 
@@ -58,6 +64,12 @@ _PATH = re.compile(
     r"""(?:\bfile://|(?<![\w/.<\]\\])(?:[A-Za-z]:)?)(?:/(?!/)|\\{1,2}(?=\w)) [^\s"'<>|:;,*?()\[\]{}]+""",
     re.VERBOSE,
 )
+
+
+def is_sensitive_field(name: str) -> bool:
+    """Tell whether the values of a field with this name are prompts, captions or secrets."""
+    name = name.lower()
+    return any(word in name for word in SENSITIVE_FIELDS)
 
 
 def redact(text: str, *, sensitive: Iterable[str] = ()) -> str:

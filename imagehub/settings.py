@@ -39,6 +39,9 @@ CSRF_TRUSTED_ORIGINS = [*FRONTEND_ORIGINS, *env.list("IMAGEHUB_CSRF_TRUSTED_ORIG
 # How many proxies of ours stand in front: only what these wrote into `X-Forwarded-For` is believed.
 TRUSTED_PROXIES = env.int("IMAGEHUB_TRUSTED_PROXIES", default=0)
 
+# What is ours: staff work with the rows of these packages, and the audit trail records their changes.
+OWN_PACKAGES = ("imagehub", "albums", "training", "scraping", "generation")
+
 INSTALLED_APPS = [
     # Ours first: imagehub.jobs replaces Django-Q's `qcluster` command with one that can be supervised.
     "imagehub",
@@ -72,6 +75,7 @@ MIDDLEWARE = [
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "imagehub.accounts.middleware.AuditMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
@@ -128,6 +132,10 @@ CACHES = {
 
 Q_CLUSTER = django_q_settings()
 
+AUTHENTICATION_BACKENDS = [
+    "django.contrib.auth.backends.ModelBackend",
+    "imagehub.accounts.backends.StaffPermissions",  # what staff may do in the admin; nobody signs in by it
+]
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
     for name in (

@@ -8,12 +8,17 @@ from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 from imagehub.api import problems
 
 api = [
+    path("", include("imagehub.accounts.api.urls")),
     path("", include("imagehub.operations.api.urls")),
     path("", include("albums.api.urls")),
     path("", include("generation.api.urls")),
     path("schema/", SpectacularAPIView.as_view(), name="schema"),
     path("docs", RedirectView.as_view(url="/api/docs/")),
-    path("docs/", SpectacularSwaggerView.as_view(url_name="schema"), name="docs"),
+    path(
+        "docs/",
+        SpectacularSwaggerView.as_view(url_name="schema", http_method_names=["get", "head"]),
+        name="docs",
+    ),
 ]
 
 urlpatterns = [

@@ -17,6 +17,7 @@ from generation import services
 from generation.api.filters import GenerationJobFilter
 from generation.api.serializers import GenerateSerializer, GenerationJobSerializer
 from generation.models import GenerationJob
+from imagehub.accounts.models import Scope
 from imagehub.api.permissions import StaffOnly
 from imagehub.api.schema import problem
 from imagehub.config import get_config
@@ -40,6 +41,7 @@ class GenerateView(APIView):
     """Make pictures of a prompt."""
 
     permission_classes = [StaffOnly]
+    required_scope = Scope.GENERATE
 
     @extend_schema(
         operation_id="generate",
@@ -110,6 +112,7 @@ class JobViewSet(mixins.RetrieveModelMixin, mixins.ListModelMixin, viewsets.Gene
     serializer_class = GenerationJobSerializer
     filterset_class = GenerationJobFilter
     keyset_ordering = ("-created_at", "-id")
+    required_scope = Scope.GENERATE
 
     def retrieve(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         return Response(serialize([self.get_object()])[0])

@@ -3,14 +3,23 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 
 from imagehub.accounts import services
-from imagehub.accounts.models import ApiToken
+from imagehub.accounts.models import ApiToken, AuditEntry
 
 
 @admin.register(ApiToken)
 class ApiTokenAdmin(admin.ModelAdmin):
     """Look through tokens, and revoke them. They are created where their secret can be shown once."""
 
-    list_display = ["name", "user", "prefix", "created_at", "expires_at", "last_used_at", "revoked_at"]
+    list_display = [
+        "name",
+        "user",
+        "prefix",
+        "scopes",
+        "created_at",
+        "expires_at",
+        "last_used_at",
+        "revoked_at",
+    ]
     list_filter = ["revoked_at"]
     list_select_related = ["user"]
     search_fields = ["name", "prefix", "user__username", "user__email"]
@@ -29,3 +38,24 @@ class ApiTokenAdmin(admin.ModelAdmin):
 
     def get_readonly_fields(self, request: HttpRequest, obj: ApiToken | None = None) -> list[str]:
         return [field.name for field in self.opts.concrete_fields if field.name != "digest"]
+
+
+@admin.register(AuditEntry)
+class AuditEntryAdmin(admin.ModelAdmin):
+    """Read who did what. Nobody writes here by hand, and nobody takes anything away."""
+
+    list_display = ["at", "actor_name", "via", "action", "target_type", "target_label", "address"]
+    list_filter = ["via", "action", "target_type"]
+    search_fields = ["actor_name", "target_id", "target_label", "request_id"]
+    date_hierarchy = "at"
+    ordering = ["-at", "-id"]
+    show_full_result_count = False
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: AuditEntry | None = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: AuditEntry | None = None) -> bool:
+        return False

@@ -2,26 +2,36 @@
 
 import hashlib
 import secrets
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from django.contrib.auth.hashers import make_password
 from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
 from django.core.validators import validate_email
+from django.db import transaction
 from django.db.models import Q
 from django.utils import timezone
 
-from imagehub.accounts.models import PREFIX_LENGTH, ApiToken
+from imagehub.accounts import audit
+from imagehub.accounts.models import PREFIX_LENGTH, ApiToken, Scope
 from imagehub.errors import Conflict, Invalid
 
 TOKEN_START = "ih_"  # noqa: S105 - what every token begins with, so that scanners can find lost ones
 TOKEN_BYTES = 32
 USE_NOTED_EVERY = timedelta(minutes=1)
+MOST_TOKENS = 100
+"""How many usable tokens a user may have: enough for anybody, and nobody fills the table."""
 
 
 class AmbiguousUser(Conflict):
     code = "ambiguous_user"
     title = "Several users have this e-mail address"
+
+
+class TooManyTokens(Conflict):
+    code = "too_many_tokens"
+    title = "The user has too many API tokens"
 
 
 class UserDeactivated(Conflict):
@@ -44,22 +54,38 @@ def find_or_create_user(email: str, *, is_staff: bool = False) -> tuple[User, bo
         raise UserDeactivated(f"{user.get_username()} is deactivated.")
     if is_staff and not user.is_staff:
         user.is_staff = True
-        user.save(update_fields=["is_staff"])
+        with transaction.atomic():
+            user.save(update_fields=["is_staff"])
     return user, is_new
 
 
-def create_token(user: User, *, name: str, expires_at: datetime | None) -> tuple[ApiToken, str]:
+def create_token(
+    user: User, *, name: str, expires_at: datetime | None, scopes: Sequence[Scope] = (Scope.ADMIN,)
+) -> tuple[ApiToken, str]:
     """Return a new token of a user, and its secret, which cannot be had again.
 
     Raises:
         Invalid: it would have expired already.
+        TooManyTokens: the user has as many as one may.
+        ValidationError: it would have no scope, or one that does not exist.
     """
-    if expires_at is not None and expires_at <= timezone.now():
+    now = timezone.now()
+    if expires_at is not None and expires_at <= now:
         raise Invalid("The time of expiry lies in the past.", pointer="/expires_at")
     secret = TOKEN_START + secrets.token_urlsafe(TOKEN_BYTES)
-    token = ApiToken.objects.create(
-        user=user, name=name, prefix=secret[:PREFIX_LENGTH], digest=_digest(secret), expires_at=expires_at
+    token = ApiToken(
+        user=user,
+        name=name,
+        prefix=secret[:PREFIX_LENGTH],
+        digest=_digest(secret),
+        scopes=[scope.value for scope in Scope if scope in scopes],
+        expires_at=expires_at,
     )
+    token.clean_fields(exclude=["user"])
+    with transaction.atomic():
+        if ApiToken.objects.usable(now=now).filter(user=user).count() >= MOST_TOKENS:
+            raise TooManyTokens(f"A user has at most {MOST_TOKENS} tokens. Revoke one that is not needed.")
+        token.save(force_insert=True)
     return token, secret
 
 
@@ -80,8 +106,10 @@ def note_use(token: ApiToken, now: datetime) -> None:
 def revoke_token(token: ApiToken) -> bool:
     """Make a token useless from now on; tell whether it was still in force."""
     now = timezone.now()
-    if not ApiToken.objects.filter(pk=token.pk, revoked_at=None).update(revoked_at=now):
-        return False
+    with transaction.atomic():
+        if not ApiToken.objects.filter(pk=token.pk, revoked_at=None).update(revoked_at=now):
+            return False
+        audit.record("token.revoke", token, before={"revoked_at": None}, after={"revoked_at": now})
     token.revoked_at = now
     return True
 

@@ -3,7 +3,7 @@ import hashlib
 import factory
 from django.contrib.auth.models import User
 
-from imagehub.accounts.models import PREFIX_LENGTH, ApiToken
+from imagehub.accounts.models import PREFIX_LENGTH, ApiToken, Scope
 
 
 class UserFactory(factory.django.DjangoModelFactory[User]):
@@ -29,5 +29,6 @@ class ApiTokenFactory(factory.django.DjangoModelFactory[ApiToken]):
 
     user = factory.SubFactory(UserFactory)
     name = "test"
+    scopes = factory.List([Scope.ADMIN.value])
     prefix = factory.LazyAttribute(lambda token: token.secret[:PREFIX_LENGTH])
     digest = factory.LazyAttribute(lambda token: hashlib.sha256(token.secret.encode()).hexdigest())

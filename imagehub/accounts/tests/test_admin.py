@@ -1,9 +1,10 @@
 import pytest
-from django.contrib.auth.models import Permission, User
+from django.contrib.auth.models import User
 from django.urls import reverse
 from django.utils import timezone
 
-from imagehub.accounts.tests.factories import ApiTokenFactory
+from imagehub.accounts.models import AuditEntry
+from imagehub.accounts.tests.factories import ApiTokenFactory, UserFactory
 
 pytestmark = pytest.mark.django_db
 LIST = "admin:accounts_apitoken_changelist"
@@ -56,17 +57,38 @@ class TestApiTokenAdmin:
         assert chosen.revoked_at is not None
         assert other.revoked_at is None
 
-    def test_lets_nobody_revoke_who_may_only_look(self, client):
-        staff = User.objects.create_user("viewer", is_staff=True)
-        staff.user_permissions.add(*_permissions("view_apitoken"))
-        client.force_login(staff)
+    def test_lets_staff_revoke_a_token(self, client):
+        client.force_login(UserFactory(staff=True))
         token = ApiTokenFactory()
 
         client.post(reverse(LIST), {"action": "revoke", "_selected_action": [str(token.pk)]})
 
         token.refresh_from_db()
-        assert token.revoked_at is None
+        assert token.revoked_at is not None
+
+    def test_is_closed_to_who_is_not_staff(self, client):
+        client.force_login(UserFactory())
+
+        assert client.get(reverse(LIST)).status_code == 302
 
 
-def _permissions(codename):
-    return Permission.objects.filter(codename=codename)
+class TestAuditEntryAdmin:
+    def test_shows_the_trail_and_lets_nobody_change_it(self, admin):
+        entry = AuditEntry.objects.newest_first().first()  # that `admin` signed in
+        url = reverse("admin:accounts_auditentry_change", args=[entry.pk])
+
+        assert "sign_in" in admin.get(reverse("admin:accounts_auditentry_changelist")).text
+        assert "sign_in" in admin.get(url).text
+        assert admin.post(url, {"action": "nothing"}).status_code == 403
+        assert admin.post(url.replace("/change/", "/delete/"), {"post": "yes"}).status_code == 403
+        assert admin.get(reverse("admin:accounts_auditentry_add")).status_code == 403
+
+    def test_offers_no_action_that_deletes(self, admin):
+        entry = AuditEntry.objects.newest_first().first()
+
+        admin.post(
+            reverse("admin:accounts_auditentry_changelist"),
+            {"action": "delete_selected", "_selected_action": [str(entry.pk)], "post": "yes"},
+        )
+
+        assert AuditEntry.objects.filter(pk=entry.pk).exists()

@@ -5,7 +5,8 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils import timezone
 
-from imagehub.accounts import services
+from imagehub.accounts import audit, services
+from imagehub.accounts.models import Scope
 from imagehub.errors import ImageHubError
 
 MAX_DAYS = 3650
@@ -27,14 +28,29 @@ class Command(BaseCommand):
             "--days", type=_days, metavar="N", help="Days until it expires (default: it does not expire)."
         )
         parser.add_argument("--name", default="create_token", help="What it is for.")
+        parser.add_argument(
+            "--scope",
+            action="append",
+            choices=Scope.values,
+            metavar="SCOPE",
+            help=f"What it may be used for: {', '.join(Scope.values)}. May be given several times (default: admin).",
+        )
 
-    def handle(self, *, email: str, staff: bool, days: int | None, name: str, **options: Any) -> None:
+    def handle(
+        self, *, email: str, staff: bool, days: int | None, name: str, scope: list[str] | None, **options: Any
+    ) -> None:
         expires_at = timezone.now() + timedelta(days=days) if days else None
         if not 1 <= len(name) <= 100:
             raise CommandError("The name has 1 to 100 characters.")
         try:
-            user, is_new = services.find_or_create_user(email, is_staff=staff)
-            token, secret = services.create_token(user, name=name, expires_at=expires_at)
+            with audit.running_command():
+                user, is_new = services.find_or_create_user(email, is_staff=staff)
+                token, secret = services.create_token(
+                    user,
+                    name=name,
+                    expires_at=expires_at,
+                    scopes=[Scope(word) for word in scope or ["admin"]],
+                )
         except ImageHubError as error:
             raise CommandError(str(error)) from error
         role = "staff" if user.is_staff else "not staff"
