@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from django.conf import settings as django_settings
@@ -21,6 +22,7 @@ def _managed_roots(tmp_path: Path, settings) -> Iterator[None]:
     settings.LOGS_ROOT = tmp_path / "logs"
     settings.CONFIG_FILE = tmp_path / "config.yaml"
     settings.CONFIG_FILE.write_text("storage: {minimum_free_bytes: 0}\n")
+    settings.RATELIMIT_CACHE_PREFIX = f"rl:{uuid4().hex}:"  # the counters of other tests are not ours
     config.get_config()  # so that this is the last good one
     yield
     stopping.clear_stop()
