@@ -82,7 +82,8 @@ def of_ours(error: ImageHubError, request: HttpRequest | Request) -> HttpRespons
     if isinstance(error, TooMany):
         response.headers["Retry-After"] = str(error.retry_after)
     if isinstance(error, RateLimited):
-        response.headers.update(error.usage.headers)
+        for name, value in error.usage.headers.items():
+            response.headers[name] = value
     return response
 
 

@@ -62,7 +62,8 @@ class RateLimitedMixin:
         if not is_success(response.status_code):
             self._refund()
         elif self._charged is not None:
-            response.headers.update(self._charged.headers)
+            for name, value in self._charged.headers.items():
+                response.headers[name] = value
         return response
 
     def _refund(self) -> None:
