@@ -1,8 +1,13 @@
 """Fixtures of every test."""
 
 import os
-from collections.abc import Iterator
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from django.conf import settings as django_settings
@@ -21,6 +26,7 @@ def _managed_roots(tmp_path: Path, settings) -> Iterator[None]:
     settings.LOGS_ROOT = tmp_path / "logs"
     settings.CONFIG_FILE = tmp_path / "config.yaml"
     settings.CONFIG_FILE.write_text("storage: {minimum_free_bytes: 0}\n")
+    settings.RATELIMIT_CACHE_PREFIX = f"rl:{uuid4().hex}:"  # the counters of other tests are not ours
     config.get_config()  # so that this is the last good one
     yield
     stopping.clear_stop()
@@ -47,6 +53,57 @@ def process_env(tmp_path: Path, settings) -> dict[str, str]:
         "IMAGEHUB_SECRET_KEY": django_settings.SECRET_KEY,
         "PYTHONPATH": str(django_settings.BASE_DIR),
     }
+
+
+class RedisServer(subprocess.Popen):
+    """A Redis of a test's own, that it may freeze and kill."""
+
+    def __init__(self, port: int, folder: Path) -> None:
+        argv = [
+            "redis-server",
+            "--port",
+            str(port),
+            "--bind",
+            "127.0.0.1",
+            "--save",
+            "",
+            "--dir",
+            str(folder),
+        ]
+        super().__init__(argv, stdout=subprocess.DEVNULL)
+        self.port = port
+        self.url = f"redis://127.0.0.1:{port}/0"
+
+    def wait_until_it_answers(self) -> None:
+        for _ in range(200):
+            with (
+                suppress(OSError),
+                socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection,
+            ):
+                connection.sendall(b"PING\r\n")
+                if connection.recv(5) == b"+PONG":
+                    return
+            time.sleep(0.05)
+        raise TimeoutError("redis-server does not answer")
+
+
+@pytest.fixture
+def redis_server(tmp_path: Path) -> Iterator[Callable[[], RedisServer]]:
+    """Start servers on free ports, and end them."""
+    running: list[RedisServer] = []
+
+    def start() -> RedisServer:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        running.append(RedisServer(port, tmp_path))
+        running[-1].wait_until_it_answers()
+        return running[-1]
+
+    yield start
+    for server in running:
+        server.kill()  # also one that was frozen
+        server.wait()
 
 
 @pytest.fixture

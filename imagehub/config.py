@@ -87,12 +87,31 @@ class StorageConfig(Section):
     )
 
 
+class RateLimit(Section):
+    """How many calls one user or address may make in a window of time. A limit of zero or less is none."""
+
+    limit: int
+    window_seconds: Annotated[int, Field(ge=1, le=86_400)]
+
+
+class RateLimitsConfig(Section):
+    """What is limited. ``generate`` counts pictures; everything else counts calls that were accepted."""
+
+    generate: RateLimit = RateLimit(limit=10, window_seconds=60)
+    upload: RateLimit = RateLimit(limit=6, window_seconds=3600)
+    training_start: RateLimit = RateLimit(limit=4, window_seconds=3600)
+    scrape_start: RateLimit = RateLimit(limit=10, window_seconds=3600)
+    labeling: RateLimit = RateLimit(limit=30, window_seconds=3600)
+    sign_in: RateLimit = RateLimit(limit=10, window_seconds=60)
+
+
 class Config(Section):
     """The whole file. Everything has a default, so an empty or missing file is a valid one."""
 
     generation: GenerationConfig = GenerationConfig()
     engine: EngineConfig = EngineConfig()
     storage: StorageConfig = StorageConfig()
+    rate_limits: RateLimitsConfig = RateLimitsConfig()
 
     @model_validator(mode="after")
     def _a_job_ends_before_its_cluster_ends_it(self) -> Self:
@@ -101,6 +120,16 @@ class Config(Section):
         if longest > limit:
             raise ValueError(
                 f"generation.images_per_job times engine.wall_seconds is {longest} s; a job may last {limit} s"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _the_largest_job_fits_its_rate_limit(self) -> Self:
+        limit, largest = self.rate_limits.generate.limit, self.generation.images_per_job
+        if 0 < limit < largest:
+            raise ValueError(
+                f"rate_limits.generate.limit is {limit}, but one job may ask for {largest} pictures"
+                " (generation.images_per_job), which would be refused for ever"
             )
         return self
 

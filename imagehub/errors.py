@@ -24,6 +24,21 @@ class Conflict(ImageHubError):
     title = "The state of the resource does not allow this"
 
 
+class TooMany(ImageHubError):
+    """Well-formed and possible, but not so soon, or not so many at once.
+
+    ``limit`` is how many there may be, ``retry_after`` the seconds to wait (at least 1).
+    """
+
+    code = "too_many"
+    title = "Too many"
+
+    def __init__(self, detail: str, *, limit: int, retry_after: int) -> None:
+        super().__init__(detail)
+        self.limit = limit
+        self.retry_after = retry_after
+
+
 class NotReady(ImageHubError):
     """Well-formed, but not possible now."""
 

@@ -64,6 +64,7 @@ INSTALLED_APPS = [
     "drf_spectacular",
     "drf_spectacular_sidecar",
     "django_q",
+    "django_ratelimit",
     *env.list("IMAGEHUB_EXTRA_APPS", default=[]),
 ]
 
@@ -125,10 +126,25 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 REDIS_URL = env.str("REDIS_URL", default="")
 CACHES = {
-    "default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": REDIS_URL}
+    alias: {"BACKEND": "imagehub.failover_cache.FailoverCache", "LOCATION": REDIS_URL, "KEY_PREFIX": alias}
     if REDIS_URL
-    else {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}
+    else {
+        "BACKEND": "django.core.cache.backends.locmem.LocMemCache",
+        "LOCATION": alias,
+        "OPTIONS": {"MAX_ENTRIES": 10_000},
+    }
+    for alias in ("default", "rate_limits")
 }
+RATELIMIT_USE_CACHE = "rate_limits"
+RATELIMIT_CACHE_PREFIX = "rl:"
+# How many processes answer requests; uvicorn and gunicorn read this name themselves.
+WEB_PROCESSES = env.int("WEB_CONCURRENCY", default=1)
+SILENCED_SYSTEM_CHECKS = [
+    # A cache in the process counts well as long as there is one web process: imagehub.E001 sees to that.
+    "django_ratelimit.E003",
+    # It knows neither Django's own Redis cache nor ours around it. Both count atomically, and tests prove it.
+    "django_ratelimit.W001",
+]
 
 Q_CLUSTER = django_q_settings()
 

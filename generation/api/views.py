@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
+from django.db import transaction
 from django.urls import reverse
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import mixins, status, viewsets
@@ -20,6 +21,7 @@ from generation.models import GenerationJob
 from imagehub.accounts.models import Scope
 from imagehub.api.permissions import StaffOnly
 from imagehub.api.schema import problem
+from imagehub.api.throttling import RateLimitedMixin
 from imagehub.config import get_config
 from imagehub.errors import Invalid
 from imagehub.jobs.models import JobStatus
@@ -37,11 +39,12 @@ def serialize(jobs: Sequence[GenerationJob]) -> list[dict[str, Any]]:
     return GenerationJobSerializer(jobs, many=True, context=context).data
 
 
-class GenerateView(APIView):
+class GenerateView(RateLimitedMixin, APIView):
     """Make pictures of a prompt."""
 
     permission_classes = [StaffOnly]
     required_scope = Scope.GENERATE
+    rate_limit = "generate"
 
     @extend_schema(
         operation_id="generate",
@@ -65,9 +68,11 @@ class GenerateView(APIView):
         key = self._idempotency_key(request)
         serializer = GenerateSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
-        job, is_new = services.submit_generation(
-            self._job(request, serializer.validated_data, idempotency_key=key)
-        )
+        job = self._job(request, serializer.validated_data, idempotency_key=key)
+        with transaction.atomic():  # a job that is refused for its rate was never there
+            job, is_new = services.submit_generation(job)
+            if is_new:
+                self.charge(job.n)
         return Response(
             serialize([job])[0],
             status=status.HTTP_201_CREATED if is_new else status.HTTP_200_OK,

@@ -17,7 +17,8 @@ from rest_framework.settings import api_settings
 from rest_framework.views import exception_handler as drf_exception_handler
 
 from imagehub.context import request_id
-from imagehub.errors import Conflict, ImageHubError, Invalid, NotReady
+from imagehub.errors import Conflict, ImageHubError, Invalid, NotReady, TooMany
+from imagehub.rate_limits import RateLimited
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ INVALID = "Some fields are not valid."
 NOT_FOUND = "There is nothing here, or nothing that you may see."
 """One sentence for all, so that hidden and unknown cannot be told apart."""
 
-HTTP_STATUS = {Conflict: 409, NotReady: 422, ImageHubError: 400}
+HTTP_STATUS = {Conflict: 409, NotReady: 422, TooMany: 429, ImageHubError: 400}
 
 
 class ContentTooLarge(exceptions.APIException):
@@ -63,7 +64,7 @@ def exception_handler(error: Exception, context: dict[str, Any]) -> HttpResponse
     """
     request = context["request"]
     if isinstance(error, ImageHubError):
-        return ProblemResponse(_of_ours(error, request))
+        return of_ours(error, request)
     error = _as_api_exception(error, request)
     response = drf_exception_handler(error, context)
     if response is None or not isinstance(error, exceptions.APIException):
@@ -73,6 +74,17 @@ def exception_handler(error: Exception, context: dict[str, Any]) -> HttpResponse
         if header in response.headers:
             problem.headers[header] = response.headers[header]
     return problem
+
+
+def of_ours(error: ImageHubError, request: HttpRequest | Request) -> HttpResponse:
+    """Return the problem document of an anticipated failure, for views that are not DRF's as well."""
+    response = ProblemResponse(_of_ours(error, request))
+    if isinstance(error, TooMany):
+        response.headers["Retry-After"] = str(error.retry_after)
+    if isinstance(error, RateLimited):
+        for name, value in error.usage.headers.items():
+            response.headers[name] = value
+    return response
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
@@ -154,12 +166,16 @@ def _broken_rule(error: IntegrityError) -> str:
     return str(diagnosis.constraint_name if diagnosis else next(iter(error.args), ""))
 
 
-def _of_ours(error: ImageHubError, request: Request) -> dict[str, Any]:
+def _of_ours(error: ImageHubError, request: HttpRequest | Request) -> dict[str, Any]:
     status = next(status for kind, status in HTTP_STATUS.items() if isinstance(error, kind))
     problem = _problem(request, status=status, code=error.code, detail=str(error))
     problem |= {"type": f"/problems/{error.code}", "title": error.title}
     if isinstance(error, Invalid):
         problem["errors"] = [{"pointer": error.pointer, "code": error.code, "detail": str(error)}]
+    if isinstance(error, TooMany):
+        problem |= {"limit": error.limit, "retry_after": error.retry_after}
+    if isinstance(error, RateLimited):
+        problem["window_seconds"] = error.usage.window_seconds
     return problem
 
 

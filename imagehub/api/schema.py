@@ -31,12 +31,22 @@ class ProblemSerializer(serializers.Serializer):
     code = serializers.CharField(help_text="What happened, for programs.")
     request_id = serializers.CharField(help_text="The same as in the header `X-Request-ID`.")
     errors = ProblemErrorSerializer(many=True, required=False, help_text="For invalid fields.")  # type: ignore[assignment]
+    limit = serializers.IntegerField(required=False, help_text="How many there may be, for 429.")
+    window_seconds = serializers.IntegerField(required=False, help_text="In how many seconds, for 429.")
     retry_after = serializers.IntegerField(required=False, help_text="Seconds to wait, for 429.")
 
 
 def problem(status: int) -> dict[tuple[int, str], type[ProblemSerializer]]:
     """Return the declaration of a failure that a view adds to those every operation has."""
     return {(status, CONTENT_TYPE): ProblemSerializer}
+
+
+RATE_LIMIT_HEADERS = {
+    "RateLimit-Limit": "How many there may be in one window of time.",
+    "RateLimit-Remaining": "How many are left in this one.",
+    "RateLimit-Reset": "Seconds until the next one begins.",
+}
+RETRY_AFTER = {"Retry-After": "Seconds to wait."}
 
 
 class TokenScheme(OpenApiAuthenticationExtension):
@@ -66,6 +76,19 @@ class AutoSchema(openapi.AutoSchema):
             bodies.setdefault(code, self._get_response_for_code(response, code, [CONTENT_TYPE]))
         return bodies
 
+    def _get_response_headers_for_code(self, status_code: str, direction: Any = "response") -> dict[str, Any]:
+        headers = super()._get_response_headers_for_code(status_code, direction)
+        descriptions = {
+            **(RATE_LIMIT_HEADERS if status_code.startswith("2") or status_code == "429" else {}),
+            **(RETRY_AFTER if status_code == "429" else {}),
+        }
+        if self._is_rate_limited():
+            headers |= {
+                name: {"schema": {"type": "integer"}, "description": description}
+                for name, description in descriptions.items()
+            }
+        return headers
+
     def _failures(self) -> dict[str, str]:
         is_safe = self.method in SAFE_METHODS
         has_query = any(parameter["in"] == "query" for parameter in self._parameters)
@@ -75,9 +98,13 @@ class AutoSchema(openapi.AutoSchema):
             "401": ("Not signed in, or the token is no good.", bool(self.view.get_authenticators())),
             "403": ("Not allowed.", not is_open or not is_safe),
             "404": ("There is no such object.", "{" in self.path),
+            "429": ("Too many, too soon.", self._is_rate_limited()),
             "default": ("Any other failure.", True),
         }
         return {code: description for code, (description, fits) in failures.items() if fits}
+
+    def _is_rate_limited(self) -> bool:
+        return bool(getattr(self.view, "rate_limit", "")) and self.method not in SAFE_METHODS
 
     def _is_open_to_all(self, *kinds: type) -> bool:
         """Tell whether permissions of these kinds let everybody do this."""

@@ -8,7 +8,7 @@ from django.core.cache import cache
 from django.db import DatabaseError, connection
 from django.db.models import Count
 
-from imagehub import config, storage
+from imagehub import config, failover_cache, storage
 from imagehub.jobs import presence
 from imagehub.jobs.clusters import Cluster
 from imagehub.jobs.models import JobStatus
@@ -56,7 +56,13 @@ def _cache() -> str:
     value = secrets.token_hex(8)
     cache.set("health", value, 10)
     # Another request may write in between, so any value proves that the cache remembers.
-    return "" if cache.get("health") else "The cache does not remember."
+    if not cache.get("health"):
+        return "The cache does not remember."
+    return (
+        "The shared cache does not answer; each process counts rate limits for itself."
+        if failover_cache.is_degraded()
+        else ""
+    )
 
 
 def _storage() -> str:
@@ -78,8 +84,11 @@ def _workers() -> str:
     return f"No live worker: {', '.join(missing)}." if missing else ""
 
 
-NOT_NEEDED_TO_SERVE = frozenset({"configuration"})
-"""Parts that are reported but do not make the system unready: the last good configuration is in force."""
+NOT_NEEDED_TO_SERVE = frozenset({"cache", "configuration"})
+"""Parts that are reported but do not make the system unready.
+
+A cache in the process stands in for the shared one, and the last good configuration is in force.
+"""
 
 CHECKS: dict[str, Callable[[], str]] = {
     "database": _database,

@@ -1,7 +1,5 @@
 """The schema is a promise: every operation is called with what it allows and with what it does not."""
 
-import uuid
-
 import pytest
 import schemathesis
 import yaml
@@ -20,10 +18,9 @@ from schemathesis.specs.openapi.checks import (
     response_schema_conformance,
 )
 
-from albums.tests.factories import AlbumFactory, ImageFactory
-from generation.tests.factories import GenerationJobFactory
+from imagehub.accounts.models import Scope
 from imagehub.accounts.services import create_token
-from imagehub.accounts.tests.factories import UserFactory
+from imagehub.tests import world
 
 EXAMPLES = 12
 """For each operation, caller and kind of input. Set it to a thousand before a release."""
@@ -49,30 +46,23 @@ def _one_connection():
 
 
 @pytest.fixture
-def rows(db):
-    """Something to be found under every kind of id."""
-    image = ImageFactory(public=True)
-    return [
-        str(image.pk),
-        str(ImageFactory().pk),
-        str(AlbumFactory(public=True, images=[image]).pk),
-        str(GenerationJobFactory().pk),
-        str(uuid.uuid4()),
-    ]
+def here(db):
+    return world.build()
 
 
 @pytest.fixture(params=["anonymous", "staff"])
-def credentials(request, db):
+def credentials(request, here):
     if request.param == "anonymous":
         return {}
-    _, secret = create_token(UserFactory(staff=True), name="contract", expires_at=None)
+    _, secret = create_token(here.staff, name="contract", scopes=[Scope.ADMIN], expires_at=None)
     return {"Authorization": f"Bearer {secret}"}
 
 
 @pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: mode.value)
 @pytest.mark.parametrize("label", OPERATIONS)
-def test_every_answer_is_one_that_the_schema_names(label, mode, credentials, rows):
+def test_every_answer_is_one_that_the_schema_names(label, mode, credentials, here):
     operation = OPERATIONS[label]
+    rows = [str(target.pk) for targets in here.targets.values() for target in targets.values()]
 
     @given(case=operation.as_strategy(generation_mode=mode), row=st.sampled_from([*rows, None]))
     @hypothesis_settings(

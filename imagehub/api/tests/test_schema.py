@@ -29,6 +29,8 @@ def test_is_valid(schema):
         ("/api/tokens/{id}", "get", {"401", "404", "default"}),
         ("/api/body", "post", {"400", "401", "403", "default"}),
         ("/api/open-body", "post", {"400", "401", "403", "default"}),
+        ("/api/limited", "post", {"400", "401", "403", "429", "default"}),
+        ("/api/limited", "get", {"401", "default"}),
     ],
 )
 def test_names_the_failures_that_fit_an_operation(schema, path, method, expected):
@@ -42,6 +44,16 @@ def test_describes_the_problem_document(schema):
         "type", "title", "status", "detail", "instance", "code", "request_id",
     }  # fmt: skip
     assert "errors" in problem["properties"]
+
+
+def test_describes_the_headers_of_what_is_limited(schema):
+    answers = schema["paths"]["/api/limited"]["post"]["responses"]
+    usage = {"RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset"}
+
+    assert answers["201"]["headers"].keys() == usage
+    assert answers["429"]["headers"].keys() == usage | {"Retry-After"}
+    assert "headers" not in answers["400"]
+    assert "headers" not in schema["paths"]["/api/body"]["post"]["responses"]["200"]
 
 
 def test_describes_the_page_and_its_parameters(schema):

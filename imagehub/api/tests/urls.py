@@ -4,7 +4,7 @@ from typing import Any
 
 import django_filters
 from django.core.exceptions import PermissionDenied, RequestDataTooBig, SuspiciousOperation, ValidationError
-from django.db import IntegrityError
+from django.db import IntegrityError, transaction
 from django.http import Http404, HttpRequest, HttpResponse, UnreadablePostError
 from django.urls import include, path
 from drf_spectacular.utils import extend_schema
@@ -28,7 +28,9 @@ from imagehub.api.serializers import (
     StrictModelSerializer,
     StrictSerializer,
 )
+from imagehub.api.throttling import RateLimitedMixin
 from imagehub.errors import Conflict, ImageHubError, Invalid, NotReady
+from imagehub.jobs.tests.factories import ErrandFactory
 
 
 class AlreadyFinished(Conflict):
@@ -143,6 +145,45 @@ def plain_bug(request: HttpRequest, kind: str) -> HttpResponse:
     raise FAILURES[kind]
 
 
+class LimitedView(RateLimitedMixin, APIView):
+    """Starts an errand that costs what the body says, and fails where it says so."""
+
+    permission_classes = [StaffOrReadOnly]
+    rate_limit = "labeling"
+
+    @extend_schema(request=BodySerializer, responses={201: None})
+    def post(self, request: Request) -> Response:
+        serializer = BodySerializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        with transaction.atomic():
+            ErrandFactory(owner=request.user)
+            self.charge(serializer.validated_data.get("count", 1))
+            if kind := serializer.validated_data.get("text"):
+                raise FAILURES[kind]
+        return Response(status=201)
+
+    @extend_schema(responses=None)
+    def get(self, request: Request) -> Response:
+        return Response()
+
+
+class EarlyLimitedView(RateLimitedMixin, APIView):
+    """Charges before it reads the body, as uploads do."""
+
+    permission_classes = [StaffOrReadOnly]
+    rate_limit = "upload"
+    charges_before_body = True
+
+    @extend_schema(request=BodySerializer, responses={201: None})
+    def post(self, request: Request) -> Response:
+        BodySerializer(data=request.data).is_valid(raise_exception=True)
+        return Response(status=201)
+
+    @extend_schema(responses=None)
+    def get(self, request: Request) -> Response:
+        return Response()
+
+
 router = SimpleRouter(trailing_slash=False, use_regex_path=False)
 router.register("tokens", TokenViewSet, basename="token")
 router.register("plain", PlainTokenViewSet, basename="plain")
@@ -151,6 +192,8 @@ api = [
     path("failures/<kind>", FailureView.as_view()),
     path("raw-failures/<kind>", plain_bug),
     path("body", BodyView.as_view()),
+    path("limited", LimitedView.as_view()),
+    path("early-limited", EarlyLimitedView.as_view()),
     path("open-body", OpenBodyView.as_view()),
     path("schema/", SpectacularAPIView.as_view()),
     *router.urls,
