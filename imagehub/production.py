@@ -67,7 +67,7 @@ def value_problems(environ: Mapping[str, str]) -> list[str]:
         ),
         *_database_value_problems(environ.get("DATABASE_URL", "")),
         *_redis_problems(environ.get("REDIS_URL", "")),
-        *_log_level_problems(environ.get("IMAGEHUB_LOG_LEVEL", "")),
+        *_log_level_problems(environ.get("IMAGEHUB_LOG_LEVEL", "INFO")),
         *(
             f"{name} begins with $, which stands for the name of another variable."
             for name in ("IMAGEHUB_SECRET_KEY", "GOOGLE_CLIENT_ID", "GOOGLE_CLIENT_SECRET")
@@ -159,7 +159,7 @@ def _redis_problems(url: str) -> Iterator[str]:
 
 
 def _log_level_problems(level: str) -> Iterator[str]:
-    if level and level not in logging.getLevelNamesMapping():
+    if level not in logging.getLevelNamesMapping():
         yield "IMAGEHUB_LOG_LEVEL is none of DEBUG, INFO, WARNING and ERROR."
 
 
