@@ -18,6 +18,7 @@ from typing import IO, Any
 from a2wsgi import WSGIMiddleware
 from django.core.asgi import get_asgi_application
 
+from imagehub.security_headers import OUTSIDE_DJANGO
 from imagehub.wsgi import application as wsgi_application
 
 THREADS = int(os.environ.get("IMAGEHUB_WEB_THREADS") or 8)
@@ -142,6 +143,7 @@ async def _answer(scope: Any, send: Send, problem: dict[str, Any]) -> None:
         (b"content-length", str(len(content)).encode()),
         (b"x-request-id", request_id.encode()),
         (b"connection", b"close"),
+        *((name.lower().encode(), value.encode()) for name, value in OUTSIDE_DJANGO.items()),
     ]
     await send({"type": "http.response.start", "status": problem["status"], "headers": headers})
     await send({"type": "http.response.body", "body": content})

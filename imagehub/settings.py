@@ -1,11 +1,14 @@
 """Settings, read from the environment and from ``.env``. Every name read here stands in ``.env.example``."""
 
+import os
 from pathlib import Path
 
 import environ
 from django.core.exceptions import ImproperlyConfigured
 
+from imagehub import security_headers
 from imagehub.jobs.clusters import django_q_settings
+from imagehub.production import refuse_unfit_environment
 from imagehub.secret_key import development_secret_key
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -20,6 +23,7 @@ IS_PRODUCTION = ENVIRONMENT == "production"
 
 # Where everything the system writes goes, unless a root of its own is named below.
 VAR_DIR = Path(env.str("IMAGEHUB_VAR", default=str(BASE_DIR / "var"))).resolve()
+refuse_unfit_environment(os.environ, var_dir=VAR_DIR, is_production=IS_PRODUCTION)
 MEDIA_ROOT = Path(env.str("IMAGEHUB_MEDIA_ROOT", default=str(VAR_DIR / "media")))
 MODELS_ROOT = Path(env.str("IMAGEHUB_MODELS_ROOT", default=str(VAR_DIR / "models")))
 LOGS_ROOT = VAR_DIR / "logs"
@@ -37,7 +41,7 @@ ALLOWED_HOSTS = env.list("IMAGEHUB_ALLOWED_HOSTS", default=["localhost", "127.0.
 FRONTEND_ORIGINS = env.list("IMAGEHUB_FRONTEND_ORIGINS", default=[])
 CSRF_TRUSTED_ORIGINS = [*FRONTEND_ORIGINS, *env.list("IMAGEHUB_CSRF_TRUSTED_ORIGINS", default=[])]
 # How many proxies of ours stand in front: only what these wrote into `X-Forwarded-For` is believed.
-TRUSTED_PROXIES = env.int("IMAGEHUB_TRUSTED_PROXIES", default=0)
+TRUSTED_PROXIES = int(env.str("IMAGEHUB_TRUSTED_PROXIES", default="") or 0)
 
 # What is ours: staff work with the rows of these packages, and the audit trail records their changes.
 OWN_PACKAGES = ("imagehub", "albums", "training", "scraping", "generation")
@@ -60,6 +64,7 @@ INSTALLED_APPS = [
     "whitenoise.runserver_nostatic",
     "django.contrib.staticfiles",
     "rest_framework",
+    "corsheaders",
     "django_filters",
     "drf_spectacular",
     "drf_spectacular_sidecar",
@@ -70,6 +75,11 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "imagehub.middleware.RequestIdMiddleware",
+    # Outside of all that can refuse a request: a frontend has to be able to read why.
+    "corsheaders.middleware.CorsMiddleware",
+    "csp.middleware.CSPMiddleware",
+    "django_permissions_policy.PermissionsPolicyMiddleware",
+    "imagehub.security_headers.ResponseHeadersMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -100,6 +110,43 @@ TEMPLATES = [
     }
 ]
 
+# What browsers are told; imagehub/security_headers.py has the reasons.
+CONTENT_SECURITY_POLICY = security_headers.CONTENT_SECURITY_POLICY
+PERMISSIONS_POLICY = security_headers.PERMISSIONS_POLICY
+X_FRAME_OPTIONS = "DENY"
+SECURE_REFERRER_POLICY = "same-origin"
+SECURE_CROSS_ORIGIN_OPENER_POLICY = "same-origin"
+CORS_URLS_REGEX = r"^/api/"
+CORS_ALLOWED_ORIGINS = FRONTEND_ORIGINS
+CORS_ALLOW_CREDENTIALS = True
+CORS_ALLOW_METHODS = security_headers.CORS_METHODS
+CORS_ALLOW_HEADERS = security_headers.CORS_REQUEST_HEADERS
+CORS_EXPOSE_HEADERS = security_headers.CORS_RESPONSE_HEADERS
+if TRUSTED_PROXIES:
+    # The nearest proxy ends TLS, and says so; it overwrites what the client may have written there.
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+
+SILENCED_SYSTEM_CHECKS = [
+    # A cache in the process counts well as long as there is one web process: imagehub.E001 sees to that.
+    "django_ratelimit.E003",
+    # It knows neither Django's own Redis cache nor ours around it. Both count atomically, and tests prove it.
+    "django_ratelimit.W001",
+]
+
+if IS_PRODUCTION:
+    SECURE_SSL_REDIRECT = True
+    SECURE_REDIRECT_EXEMPT = security_headers.PLAIN_HTTP_PATHS
+    SECURE_HSTS_SECONDS = 365 * 24 * 60 * 60
+    SECURE_HSTS_INCLUDE_SUBDOMAINS = True
+    SECURE_HSTS_PRELOAD = env.bool("IMAGEHUB_HSTS_PRELOAD", default=False)
+    if not SECURE_HSTS_PRELOAD:  # it cannot be taken back for months, so it is the operator's decision
+        SILENCED_SYSTEM_CHECKS.append("security.W021")
+    # Browsers refuse cookies of this prefix from any other host, without TLS, and for a part of the paths.
+    SESSION_COOKIE_NAME = "__Host-sessionid"
+    SESSION_COOKIE_SECURE = True
+    CSRF_COOKIE_NAME = "__Host-csrftoken"
+    CSRF_COOKIE_SECURE = True
+
 DATABASES = {"default": env.db("DATABASE_URL", default=f"sqlite:///{VAR_DIR / 'imagehub.sqlite3'}")}
 if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
     # Web and workers write at once: wait for the lock, and take it up front.
@@ -121,7 +168,7 @@ else:
         "tcp_user_timeout": 10_000,
     } | DATABASES["default"].get("OPTIONS", {})
 # Without lasting connections a cluster on PostgreSQL is six times slower, and a request on SQLite pays 3 ms.
-DATABASES["default"]["CONN_MAX_AGE"] = env.int("IMAGEHUB_CONN_MAX_AGE", default=60)
+DATABASES["default"]["CONN_MAX_AGE"] = int(env.str("IMAGEHUB_CONN_MAX_AGE", default="") or 60)
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 REDIS_URL = env.str("REDIS_URL", default="")
@@ -138,13 +185,7 @@ CACHES = {
 RATELIMIT_USE_CACHE = "rate_limits"
 RATELIMIT_CACHE_PREFIX = "rl:"
 # How many processes answer requests; uvicorn and gunicorn read this name themselves.
-WEB_PROCESSES = env.int("WEB_CONCURRENCY", default=1)
-SILENCED_SYSTEM_CHECKS = [
-    # A cache in the process counts well as long as there is one web process: imagehub.E001 sees to that.
-    "django_ratelimit.E003",
-    # It knows neither Django's own Redis cache nor ours around it. Both count atomically, and tests prove it.
-    "django_ratelimit.W001",
-]
+WEB_PROCESSES = int(env.str("WEB_CONCURRENCY", default="") or 1)
 
 Q_CLUSTER = django_q_settings()
 

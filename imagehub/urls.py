@@ -3,9 +3,10 @@
 from django.contrib import admin
 from django.urls import include, path
 from django.views.generic import RedirectView
-from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
+from drf_spectacular.views import SpectacularAPIView
 
 from imagehub.api import problems
+from imagehub.api.docs import DocsView
 
 api = [
     path("", include("imagehub.accounts.api.urls")),
@@ -14,11 +15,7 @@ api = [
     path("", include("generation.api.urls")),
     path("schema/", SpectacularAPIView.as_view(), name="schema"),
     path("docs", RedirectView.as_view(url="/api/docs/")),
-    path(
-        "docs/",
-        SpectacularSwaggerView.as_view(url_name="schema", http_method_names=["get", "head"]),
-        name="docs",
-    ),
+    path("docs/", DocsView.as_view(), name="docs"),
 ]
 
 urlpatterns = [

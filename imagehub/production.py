@@ -1,0 +1,232 @@
+"""The production gate: what is wrong with an environment, all at once and in plain sentences.
+
+Settings call :func:`refuse_unfit_environment` before they read anything else, so that an operator meets one list and not
+one exception after another. Nothing here prints a value: several of them are secrets.
+"""
+
+import logging
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from django.core.checks.security.base import (
+    SECRET_KEY_INSECURE_PREFIX,
+    SECRET_KEY_MIN_LENGTH,
+    SECRET_KEY_MIN_UNIQUE_CHARACTERS,
+)
+from django.core.exceptions import ImproperlyConfigured
+from environ import Env
+
+POSTGRESQL = "django.db.backends.postgresql"
+SQLITE = "django.db.backends.sqlite3"
+
+WHOLE_NUMBERS = (
+    "IMAGEHUB_TRUSTED_PROXIES",
+    "IMAGEHUB_CONN_MAX_AGE",
+    "IMAGEHUB_WEB_THREADS",
+    "WEB_CONCURRENCY",
+)
+ROOTS = ("IMAGEHUB_MEDIA_ROOT", "IMAGEHUB_MODELS_ROOT", "IMAGEHUB_TRAINING_ROOT", "IMAGEHUB_SCRAPING_ROOT")
+
+PLACEHOLDER = re.compile(
+    r"change[-_ ]?me|replace[-_ ]?(me|this|with)|placeholder|example|insecure|secret[-_ ]?key|your[-_ ]|^<.*>$|\bx{3,}\b"
+    r"|^(google[-_ ]?)?(client[-_ ]?)?(id|secret)$|^(todo|tbd|none|null|test|dummy)$",
+    re.IGNORECASE,
+)
+"""Words of documentation and of examples. Each is too long to come up in a random value by chance."""
+
+HOST = re.compile(r"\.?[a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\]", re.IGNORECASE)
+
+
+def refuse_unfit_environment(environ: Mapping[str, str], *, var_dir: Path, is_production: bool) -> None:
+    """Stop a start that could not end well.
+
+    Raises:
+        ImproperlyConfigured: its text lists every problem, one a line. Outside production these are only the values
+            that cannot be read.
+    """
+    problems = value_problems(environ)
+    if is_production:
+        problems += production_problems(environ, var_dir=var_dir)
+    if problems:
+        place = " in production" if is_production else ""
+        raise ImproperlyConfigured(
+            "\n".join([f"ImageHub does not start{place}:", *(f"- {problem}" for problem in problems)])
+        )
+
+
+def value_problems(environ: Mapping[str, str]) -> list[str]:
+    """Return a sentence for each value that cannot be read, whatever the environment is for."""
+    return [
+        *(
+            f"{name} is not a whole number of 0 or more."
+            for name in WHOLE_NUMBERS
+            if (value := environ.get(name)) and not re.fullmatch(r"[0-9]{1,9}", value)
+        ),
+        *_database_value_problems(environ.get("DATABASE_URL", "")),
+        *_redis_problems(environ.get("REDIS_URL", "")),
+        *_log_level_problems(environ.get("IMAGEHUB_LOG_LEVEL", "INFO")),
+        *(
+            f"{name} begins with $, which stands for the name of another variable."
+            for name in ("IMAGEHUB_SECRET_KEY", "GOOGLE_CLIENT_ID", "GOOGLE_CLIENT_SECRET")
+            if environ.get(name, "").startswith("$")
+        ),
+    ]
+
+
+def production_problems(environ: Mapping[str, str], *, var_dir: Path) -> list[str]:
+    """Return a sentence for each thing that production must not start with or without."""
+    return [
+        *_database_problems(environ.get("DATABASE_URL", "")),
+        *_secret_key_problems(environ.get("IMAGEHUB_SECRET_KEY", "")),
+        *_host_problems(_items(environ.get("IMAGEHUB_ALLOWED_HOSTS", ""))),
+        *_debug_problems(environ.get("IMAGEHUB_DEBUG", "")),
+        *_origin_problems("IMAGEHUB_FRONTEND_ORIGINS", environ.get("IMAGEHUB_FRONTEND_ORIGINS", "")),
+        *_origin_problems("IMAGEHUB_CSRF_TRUSTED_ORIGINS", environ.get("IMAGEHUB_CSRF_TRUSTED_ORIGINS", "")),
+        *_google_problems(environ),
+        *_worker_problems(environ.get("WEB_CONCURRENCY", ""), environ.get("REDIS_URL", "")),
+        *folder_problems("IMAGEHUB_VAR", var_dir),
+        *root_problems({name: environ.get(name, "") for name in ROOTS}),
+    ]
+
+
+def root_problems(named: Mapping[str, str]) -> list[str]:
+    """Return a sentence for each managed root that is not a writable folder at an absolute path."""
+    problems = []
+    for name, value in named.items():
+        if not value:
+            problems.append(f"{name} is not set: production names each folder it writes to.")
+        elif not Path(value).is_absolute():
+            problems.append(f"{name} is not an absolute path.")
+        else:
+            problems += folder_problems(name, Path(value))
+    return problems
+
+
+def folder_problems(name: str, path: Path) -> list[str]:
+    """Return what keeps us from writing to a folder; tried, because permission bits do not tell all of it."""
+    if not path.is_dir():
+        return [f"{name} names a folder that does not exist: {path}."]
+    try:
+        with tempfile.TemporaryFile(dir=path):
+            return []
+    except OSError as error:
+        return [f"{name} names a folder that cannot be written to: {path} ({error.strerror})."]
+
+
+def _items(value: str) -> list[str]:
+    return [item.strip() for item in value.split(",") if item.strip()]
+
+
+def _database_engine(url: str) -> str:
+    """Return the database engine of an address, or an empty string for what is no address of a database."""
+    try:
+        parts = urlsplit(url)
+        engine = Env.DB_SCHEMES.get(parts.scheme, "")
+        return engine if engine == SQLITE or (parts.port != 0 and parts.path.strip("/")) else ""
+    except ValueError:
+        return ""
+
+
+def _database_value_problems(url: str) -> Iterator[str]:
+    if url and not _database_engine(url):
+        yield (
+            "DATABASE_URL cannot be read: it is written like postgres://user:password@host:5432/name, with special "
+            "characters of the password as %XX."
+        )
+
+
+def _database_problems(url: str) -> Iterator[str]:
+    engine = _database_engine(url)
+    if not url:
+        yield "DATABASE_URL is not set: production needs PostgreSQL (postgres://user:password@host:5432/name)."
+    elif engine == SQLITE:
+        yield "DATABASE_URL names SQLite: production needs PostgreSQL."
+    elif engine and engine != POSTGRESQL:
+        yield "DATABASE_URL names a database that is not supported: production needs PostgreSQL."
+
+
+def _redis_problems(url: str) -> Iterator[str]:
+    try:
+        parts = urlsplit(url)
+        is_readable = parts.scheme in {"redis", "rediss", "unix"} and parts.port != 0
+    except ValueError:
+        is_readable = False
+    if url and not is_readable:
+        yield "REDIS_URL cannot be read: it is written like redis://host:6379/0."
+
+
+def _log_level_problems(level: str) -> Iterator[str]:
+    if level not in logging.getLevelNamesMapping():
+        yield "IMAGEHUB_LOG_LEVEL is none of DEBUG, INFO, WARNING and ERROR."
+
+
+def _secret_key_problems(key: str) -> Iterator[str]:
+    advice = "Make one with: python -c 'import secrets; print(secrets.token_urlsafe(64))'"
+    if not key:
+        yield f"IMAGEHUB_SECRET_KEY is not set. {advice}"
+    elif key.startswith(SECRET_KEY_INSECURE_PREFIX) or PLACEHOLDER.search(key):
+        yield f"IMAGEHUB_SECRET_KEY is a placeholder that everybody knows. {advice}"
+    elif (
+        len(key) < SECRET_KEY_MIN_LENGTH
+        or len(set(key)) < SECRET_KEY_MIN_UNIQUE_CHARACTERS
+        or key in (key + key)[1:-1]  # one part over and over
+    ):
+        yield (
+            f"IMAGEHUB_SECRET_KEY is too easy to guess: it needs {SECRET_KEY_MIN_LENGTH} random characters. {advice}"
+        )
+
+
+def _host_problems(hosts: list[str]) -> Iterator[str]:
+    if not hosts:
+        yield "IMAGEHUB_ALLOWED_HOSTS is not set: name the hosts that this server answers to."
+    elif any("*" in host for host in hosts):
+        yield "IMAGEHUB_ALLOWED_HOSTS contains *, so anybody's host name would be answered: name the hosts."
+    elif not all(HOST.fullmatch(host) for host in hosts):
+        yield "IMAGEHUB_ALLOWED_HOSTS has names only, without scheme, port and path."
+
+
+def _debug_problems(value: str) -> Iterator[str]:
+    if value.lower() in Env.BOOLEAN_TRUE_STRINGS:
+        yield "IMAGEHUB_DEBUG is on: it shows code and settings to every visitor."
+
+
+def _origin_problems(name: str, value: str) -> Iterator[str]:
+    for origin in _items(value):
+        if "*" in origin:
+            yield f"{name} contains *: name each origin."
+        elif not _is_https_origin(origin):
+            yield f"{name} has an entry that is not an origin like https://app.example.com: {_shown(origin)}."
+
+
+def _is_https_origin(origin: str) -> bool:
+    """Tell whether this is what a browser sends as ``Origin`` from a page with TLS, to the letter."""
+    try:
+        parts = urlsplit(origin)
+        port = parts.port
+    except ValueError:
+        return False
+    host = parts.netloc.rpartition(":")[0] if port else parts.netloc
+    return bool(HOST.fullmatch(host)) and port != 443 and origin == f"https://{parts.netloc}".lower()
+
+
+def _shown(origin: str) -> str:
+    """An origin as it may be printed: without what may be a password."""
+    return repr(origin.rpartition("@")[2][:100])
+
+
+def _google_problems(environ: Mapping[str, str]) -> Iterator[str]:
+    values = {name: environ.get(name, "") for name in ("GOOGLE_CLIENT_ID", "GOOGLE_CLIENT_SECRET")}
+    missing = [name for name, value in values.items() if not value]
+    if len(missing) == 1:
+        yield f"{missing[0]} is not set: sign-in with Google needs both values, or neither."
+    for name, value in values.items():
+        if PLACEHOLDER.search(value):
+            yield f"{name} is a placeholder: take the value from Google's console, or leave both empty."
+
+
+def _worker_problems(concurrency: str, redis_url: str) -> Iterator[str]:
+    if concurrency.isdecimal() and int(concurrency) > 1 and not redis_url:
+        yield "REDIS_URL is not set, and WEB_CONCURRENCY asks for several web processes, which have to share limits."

@@ -1,0 +1,156 @@
+"""The pages of others that we serve, under our strict policy, in a real browser."""
+
+import shutil
+
+import pytest
+from django.contrib.auth import get_user_model
+from playwright.sync_api import Page, sync_playwright
+
+from albums.models import Album, Visibility
+from albums.tests.factories import AlbumFactory, ImageFactory
+from generation.tests.factories import GenerationJobFactory
+
+BROWSER = shutil.which("chromium") or shutil.which("chromium-headless-shell")
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine"),
+]
+
+REPORT = """
+document.addEventListener("securitypolicyviolation", (event) => {
+  window.reportViolation(`${event.violatedDirective} ${event.blockedURI} ${event.sourceFile} ${event.sample}`);
+});
+"""
+
+
+@pytest.fixture
+def context(live_server):
+    """A browser that fails the test for every violation of a policy, every failed script and every failed request."""
+    faults = []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=BROWSER,
+            args=["--no-sandbox", "--disable-dev-shm-usage", "--disable-background-networking"],
+        )
+        context = browser.new_context(base_url=live_server.url)
+        context.expose_binding("reportViolation", lambda source, text: faults.append(text))
+        context.add_init_script(REPORT)
+        context.on(
+            "console", lambda message: faults.append(message.text) if message.type == "error" else None
+        )
+        context.on("weberror", lambda error: faults.append(str(error.error)))
+        context.on(
+            "response", lambda response: faults.append(response.url) if response.status >= 400 else None
+        )
+        context.faults = faults
+        yield context
+        browser.close()
+    assert faults == []
+
+
+@pytest.fixture
+def page(context) -> Page:
+    get_user_model().objects.create_superuser("ada", password="a long enough password")
+    page = context.new_page()
+    page.goto("/admin/")
+    page.fill("#id_username", "ada")
+    page.fill("#id_password", "a long enough password")
+    page.click("input[type=submit]")
+    page.get_by_role("heading", name="Administration").wait_for()
+    return page
+
+
+def test_the_fixture_sees_what_the_policy_stops(context, live_server):
+    page = context.new_page()
+    page.goto("/admin/login/")
+
+    page.evaluate(
+        "document.body.insertAdjacentHTML('beforeend', '<p style=\"color: red\">x</p><img src=x onerror=1>')"
+    )
+    page.wait_for_function("document.images.length")
+    page.wait_for_timeout(200)
+
+    assert any("style-src" in fault for fault in context.faults)
+    assert any("script-src" in fault for fault in context.faults)
+    context.faults.clear()
+
+
+def test_lists_filter_search_and_select(page):
+    AlbumFactory(name="Herbarium", visibility=Visibility.PUBLIC)
+    AlbumFactory(name="Ledger", visibility=Visibility.PRIVATE)
+
+    page.goto("/admin/albums/album/")
+    page.fill("#searchbar", "herb")
+    page.press("#searchbar", "Enter")
+    page.get_by_text("1 album", exact=True).first.wait_for()
+    page.goto("/admin/albums/album/?visibility__exact=private")
+    assert page.locator("#result_list tbody tr").count() == 1
+    page.check("#action-toggle")  # a script counts what is selected
+    page.get_by_text("1 of 1 selected").wait_for()
+    page.locator("#changelist-filter details summary").first.click()
+
+
+def test_an_album_is_made_with_a_cover_from_the_popup(page):
+    image = ImageFactory(prompt="a red heart", visibility=Visibility.PUBLIC)
+
+    page.goto("/admin/albums/album/add/")
+    page.fill("#id_name", "Cards")
+    with page.expect_popup() as opened:
+        page.click("#lookup_id_cover")
+    popup = opened.value
+    popup.get_by_role("link", name="a red heart").click()
+    popup.wait_for_event("close") if not popup.is_closed() else None
+    assert page.input_value("#id_cover") == str(image.pk)
+    page.click("input[name=_continue]")
+
+    page.get_by_text("was added successfully").wait_for()
+    page.get_by_role("link", name="Add another").click()  # an inline row, made by a script
+    assert Album.objects.get().cover == image
+
+
+def test_dates_are_picked_from_the_calendar(page):
+    user = get_user_model().objects.get()
+
+    page.goto(f"/admin/auth/user/{user.pk}/change/")
+    page.locator(".datetimeshortcuts a").first.click()  # "Today"
+    page.locator(".date-icon").first.click()
+    page.locator(".calendarbox .calendar").first.wait_for()
+    page.locator(".calendarbox a", has_text="Cancel").first.click()
+    page.locator(".clock-icon").first.click()
+    page.locator(".clockbox .timelist").first.wait_for()
+    page.locator("#id_user_permissions_add_all").wait_for()  # the two lists with a filter, made by a script
+    page.fill("#id_user_permissions_input", "album")
+    page.click("button.toggle-theme")
+
+
+def test_a_job_page_shows_its_pictures(page):
+    job = GenerationJobFactory()
+
+    page.goto("/admin/generation/generationjob/")
+    page.locator("#result_list progress").wait_for()
+    page.goto(f"/admin/generation/generationjob/{job.pk}/change/")
+    page.goto("/admin/django_q/schedule/add/")  # pages of a library
+    page.locator("#id_next_run_0").wait_for()
+
+
+def test_the_contact_sheet_and_a_picture_alone(page):
+    image = ImageFactory(prompt="a red heart", visibility=Visibility.PUBLIC)
+
+    page.goto("/")
+    assert page.locator(".sheet img").first.evaluate(
+        "image => image.decode().then(() => image.naturalWidth > 0)"
+    )
+    page.goto(f"/api/images/{image.pk}/file")
+    assert page.evaluate("document.images[0].naturalWidth > 0")
+
+
+def test_the_api_page_asks_the_api(page):
+    page.goto("/api/docs/")
+    page.locator("#swagger-ui .info .title").wait_for()
+    page.locator(".opblock-summary-path", has_text="/api/health/live").first.click()
+    page.get_by_role("button", name="Try it out").click()
+    page.get_by_role("button", name="Execute").click()
+
+    page.locator(".live-responses-table .response-col_status", has_text="200").first.wait_for()
