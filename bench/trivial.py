@@ -1,13 +1,7 @@
-"""An app that an instance can be given: one view that does nothing, behind ever more of what stands before real ones."""
+"""An app that an instance can be given: the views of ``bench.trivial_views``."""
 
 from django.apps import AppConfig
 from django.urls import path
-from rest_framework.permissions import AllowAny
-from rest_framework.request import Request
-from rest_framework.response import Response
-from rest_framework.views import APIView
-
-from imagehub.api.throttling import RateLimitedMixin
 
 
 class Trivial(AppConfig):
@@ -15,33 +9,11 @@ class Trivial(AppConfig):
     label = "bench_trivial"
 
     def ready(self) -> None:
+        from bench import trivial_views
         from imagehub import urls
 
         urls.urlpatterns[:0] = [
-            path("api/bench/open", OpenView.as_view()),
-            path("api/bench/signed-in", SignedInView.as_view()),
-            path("api/bench/limited", LimitedView.as_view()),
+            path("api/bench/open", trivial_views.OpenView.as_view()),
+            path("api/bench/signed-in", trivial_views.SignedInView.as_view()),
+            path("api/bench/limited", trivial_views.LimitedView.as_view()),
         ]
-
-
-class OpenView(APIView):
-    authentication_classes = []
-    permission_classes = [AllowAny]
-
-    def get(self, request: Request) -> Response:
-        return Response({"status": "ok"})
-
-
-class SignedInView(APIView):
-    """For staff, as everything is that does not say otherwise."""
-
-    def get(self, request: Request) -> Response:
-        return Response({"status": "ok"})
-
-
-class LimitedView(RateLimitedMixin, SignedInView):
-    rate_limit = "labeling"
-
-    def get(self, request: Request) -> Response:
-        self.charge()
-        return super().get(request)
