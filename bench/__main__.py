@@ -11,7 +11,15 @@ from bench.machine import Moment
 from bench.report import Figure, print_table
 from bench.setting import Setting
 
-BENCHES = ("throughput", "gap", "one_process_per_image", "submissions", "web_memory", "web_server")
+BENCHES = (
+    "throughput",
+    "gap",
+    "one_process_per_image",
+    "submissions",
+    "request_overhead",
+    "web_memory",
+    "web_server",
+)
 
 
 def main() -> int:

@@ -167,6 +167,30 @@ class TestGenerate:
 
         assert (response.status_code, response.json()["code"]) == (422, "queue_full")
 
+    def test_is_charged_for_each_picture_and_refused_without_a_trace(self, staff):
+        first = post(staff, PROMPT | {"n": 8})
+        refused = post(staff, PROMPT | {"n": 3})
+
+        assert (first.status_code, first["RateLimit-Limit"], first["RateLimit-Remaining"]) == (201, "10", "2")
+        assert (refused.status_code, refused.json()["code"]) == (429, "rate_limited")
+        assert (refused.json()["limit"], refused.json()["window_seconds"]) == (10, 60)
+        assert GenerationJob.objects.count() == 1
+        assert post(staff, PROMPT | {"n": 2}).status_code == 201
+
+    def test_the_same_request_again_is_not_charged(self, staff):
+        for _ in range(4):
+            response = post(staff, PROMPT | {"n": 8}, **{"Idempotency-Key": "k1"})
+
+        assert response.status_code == 200
+        assert post(staff, PROMPT | {"n": 2})["RateLimit-Remaining"] == "0"
+
+    def test_what_is_invalid_or_impossible_is_said_before_the_rate(self, staff, set_config):
+        set_config("generation: {max_queued: 8}\nstorage: {minimum_free_bytes: 0}")
+        post(staff, PROMPT | {"n": 8})
+
+        assert post(staff, PROMPT | {"n": 8}).json()["code"] == "queue_full"
+        assert post(staff, PROMPT | {"n": 9}).status_code == 400
+
 
 class TestJobs:
     def test_lists_the_newest_first_in_a_fixed_number_of_queries(self, staff, django_assert_max_num_queries):

@@ -2,6 +2,7 @@ import pytest
 from django.core.cache import cache
 from rest_framework.test import APIClient
 
+from imagehub import failover_cache
 from imagehub.accounts.tests.factories import UserFactory
 from imagehub.jobs import presence
 from imagehub.jobs.clusters import Cluster
@@ -57,6 +58,14 @@ class TestWell:
         monkeypatch.setattr(cache, "get", lambda *_: None)
 
         assert get("/api/health").json()["degraded"] == ["cache"]
+
+    def test_a_shared_cache_that_is_replaced_is_named_and_stops_nothing(self, monkeypatch):
+        monkeypatch.setattr(failover_cache, "is_degraded", lambda: True)
+
+        assert get("/api/health").json()["degraded"] == ["cache"]
+        assert get("/api/health/ready").status_code == 200
+        details = get("/api/health", UserFactory(is_staff=True)).json()["details"]
+        assert "does not answer" in details["cache"]
 
     def test_a_check_that_breaks_is_an_answer_and_no_error(self, monkeypatch):
         def broken(*_):

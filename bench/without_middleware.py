@@ -1,0 +1,5 @@
+"""The settings of ImageHub without its middleware: what its cost is compared with."""
+
+from imagehub.settings import *  # noqa: F403
+
+MIDDLEWARE: list[str] = []
