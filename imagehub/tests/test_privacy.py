@@ -7,7 +7,6 @@ import pytest
 from django.conf import settings as django_settings
 from django.test import Client
 
-from albums.models import ImageQuerySet
 from imagehub.tests import world
 from imagehub.tests.access_matrix import ADMIN_MODELS, MATRIX
 from imagehub.tests.routes import Route, walk
@@ -127,10 +126,7 @@ def test_says_nothing_of_what_is_not_there(private, outsiders, path):
 
 @pytest.mark.parametrize("path", ["/api/images", "/"])
 def test_says_nothing_of_a_bug(private, outsiders, monkeypatch, path):
-    def broken(*_):
-        raise RuntimeError(f"{world.LORA_FILE} {world.PRIVATE_PROMPT} {world.HOST}")
-
-    monkeypatch.setattr(ImageQuerySet, "visible_to", broken)
+    world.plant_bug(monkeypatch, f"{world.LORA_FILE} {world.PRIVATE_PROMPT} {world.HOST}")
 
     for client in outsiders.values():
         response = client.get(path)
