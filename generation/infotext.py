@@ -41,7 +41,8 @@ def parameters_json(job: GenerationJob, *, seed: int) -> str:
             "guidance_scale": job.guidance_scale,
             "scheduler": job.scheduler or None,
             "base_model": job.base_model.name,
-            "loras": job.loras,
+            # The file travels: where an adapter lies on this machine stays here.
+            "loras": [{name: lora.get(name) for name in ("id", "name", "weight")} for lora in job.loras],
         },
         ensure_ascii=False,
     )

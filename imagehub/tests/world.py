@@ -8,10 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
 from django.contrib.auth.models import User
 from django.utils import timezone
 
-from albums.models import Image, Visibility
+from albums.models import Image, ImageQuerySet, Visibility
 from albums.tests.factories import AlbumFactory, ImageFactory
 from generation.tests.factories import GenerationJobFactory
 from imagehub.accounts.tests.factories import ApiTokenFactory, UserFactory
@@ -100,3 +101,12 @@ def build() -> World:
     for kinds in targets.values():
         kinds["unknown"] = unknown
     return World(owner=owner, staff=staff, superuser=superuser, visitor=visitor, targets=targets)
+
+
+def plant_bug(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    """Let every list of images fail in a way that nobody expects."""
+
+    def broken(*_: Any) -> None:
+        raise RuntimeError(text)
+
+    monkeypatch.setattr(ImageQuerySet, "visible_to", broken)

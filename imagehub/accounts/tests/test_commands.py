@@ -41,6 +41,20 @@ class TestCreateToken:
 
         assert timedelta(days=29) < ApiToken.objects.get().expires_at - timezone.now() <= timedelta(days=30)
 
+    def test_gives_the_scopes_that_are_named(self):
+        call_command("create_token", "--email", "ada@example.com", "--scope", "train", "--scope", "read")
+
+        assert ApiToken.objects.get().scopes == ["read", "train"]
+
+    def test_gives_all_the_user_may_do_by_default(self):
+        call_command("create_token", "--email", "ada@example.com")
+
+        assert ApiToken.objects.get().scopes == ["admin"]
+
+    def test_refuses_a_scope_that_does_not_exist(self):
+        with pytest.raises(CommandError, match="--scope"):
+            call_command("create_token", "--email", "ada@example.com", "--scope", "root")
+
     def test_makes_tokens_that_do_not_expire_by_default(self):
         call_command("create_token", "--email", "ada@example.com")
 

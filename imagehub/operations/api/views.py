@@ -1,3 +1,5 @@
+from django.contrib.auth.models import AnonymousUser
+from django.db import DatabaseError
 from drf_spectacular.utils import OpenApiResponse, extend_schema, inline_serializer
 from rest_framework import serializers, status
 from rest_framework.permissions import AllowAny
@@ -41,6 +43,13 @@ class HealthView(APIView):
         if request.user.is_authenticated and request.user.is_staff:
             body["details"] = problems
         return Response(body)
+
+    def perform_authentication(self, request: Request) -> None:
+        """Find out who asks, if the database lets it: a health check that breaks with the database is none."""
+        try:
+            super().perform_authentication(request)
+        except DatabaseError:
+            request.user = AnonymousUser()
 
 
 class LiveView(APIView):

@@ -1,12 +1,20 @@
+import os
+from datetime import timedelta
+
 import pytest
 from django.core.cache import cache
+from django.db import OperationalError
+from django.db.backends.utils import CursorWrapper
+from django.utils import timezone
 from rest_framework.test import APIClient
 
 from imagehub import failover_cache
-from imagehub.accounts.tests.factories import UserFactory
+from imagehub.accounts.tests.factories import ApiTokenFactory, UserFactory
 from imagehub.jobs import presence
 from imagehub.jobs.clusters import Cluster
-from imagehub.jobs.registry import kinds
+from imagehub.jobs.models import JobStatus, WorkerPresence
+from imagehub.jobs.registry import get_kind, kinds
+from imagehub.jobs.tests.errands.models import Errand
 from imagehub.jobs.tests.factories import ErrandFactory
 
 pytestmark = pytest.mark.django_db
@@ -76,6 +84,68 @@ class TestWell:
         response = get("/api/health", UserFactory(is_staff=True))
         assert (response.status_code, response.json()["degraded"]) == (200, ["cache"])
         assert "secret" not in response.content.decode()
+
+    def test_a_media_folder_that_cannot_be_made_is_named(self, settings, tmp_path):
+        (tmp_path / "file").write_text("")
+        settings.MEDIA_ROOT = tmp_path / "file" / "media"
+
+        assert get("/api/health").json()["degraded"] == ["storage"]
+        assert get("/api/health/ready").status_code == 503
+
+    def test_a_media_folder_that_cannot_be_written_is_named(self, monkeypatch):
+        monkeypatch.setattr(os, "access", lambda *_: False)
+
+        assert get("/api/health/ready").json()["degraded"] == ["storage"]
+
+    def test_a_worker_that_went_silent_is_missing(self):
+        WorkerPresence.objects.filter(cluster=Cluster.DEFAULT).update(
+            seen_at=timezone.now() - timedelta(hours=1)
+        )
+
+        details = get("/api/health", UserFactory(staff=True)).json()["details"]
+
+        assert details == {"workers": "No live worker: default."}
+
+    @pytest.mark.parametrize("kind", [kind.name for kind in kinds()])
+    def test_counts_match_the_tables(self, kind):
+        owner = UserFactory()
+        for status in JobStatus:
+            if status != JobStatus.RUNNING:
+                finished_at = timezone.now() if status in JobStatus.FINISHED else None
+                ErrandFactory(owner=owner, status=status, finished_at=finished_at)
+        ErrandFactory(owner=owner)
+        Errand.objects.claim(worker="test")
+
+        counts = get("/api/health").json()["queues"]
+
+        assert counts.keys() == {kind.name for kind in kinds()}
+        rows = get_kind(kind).model._default_manager
+        assert counts[kind] == {
+            "queued": rows.filter(status="queued").count(),
+            "running": rows.filter(status="running").count(),
+        }
+        assert counts["errand"] == {"queued": 1, "running": 1}
+
+    def test_without_a_database_there_is_an_answer_all_the_same(self, client, monkeypatch):
+        client.force_login(UserFactory(staff=True))
+        ApiTokenFactory(secret="ih_s3cret-s3cret")
+        token = {"Authorization": "Bearer ih_s3cret-s3cret"}
+
+        def gone(*_, **__):
+            raise OperationalError("connection to db.internal refused")
+
+        monkeypatch.setattr(CursorWrapper, "execute", gone)
+
+        for response in (
+            get("/api/health"),
+            client.get("/api/health"),
+            client.get("/api/health", headers=token),
+        ):
+            assert (response.status_code, response.json()["queues"]) == (200, {})
+            assert response.json()["degraded"] == ["database", "workers"]
+            assert "internal" not in response.content.decode()
+        assert get("/api/health/ready").status_code == 503
+        assert get("/api/health/live").status_code == 200
 
 
 def test_a_missing_worker_makes_it_not_ready():
