@@ -1,7 +1,7 @@
 """The contact sheet: what a visitor sees first."""
 
 import uuid
-from datetime import datetime
+from datetime import UTC, datetime
 
 from django.db.models import Q
 from django.http import Http404, HttpRequest, HttpResponse
@@ -64,8 +64,8 @@ def _behind(images: ImageQuerySet, album: Album | None, place: str) -> ImageQuer
     key, _, pk = place.partition("~")
     try:
         last_id = uuid.UUID(pk)
-        last = int(key) if album else datetime.fromisoformat(key)
-    except ValueError as error:
+        last = int(key) if album else datetime.fromisoformat(key).astimezone(UTC)
+    except (ValueError, OverflowError) as error:
         raise Http404 from error
     if album:
         return images.filter(Q(position__gte=last), Q(position__gt=last) | Q(id__gt=last_id))

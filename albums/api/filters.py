@@ -6,6 +6,7 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema_field
 
 from albums.models import Album, Image, ImageQuerySet, Visibility
+from imagehub.api.filters import TimeFilter
 
 
 class ImageSourceField(forms.CharField):
@@ -50,8 +51,8 @@ class ImageFilter(django_filters.FilterSet):
     visibility = django_filters.ChoiceFilter(
         choices=Visibility, label="Staff only in effect: nobody else is shown private images."
     )
-    created_after = django_filters.IsoDateTimeFilter("created_at", lookup_expr="gt")
-    created_before = django_filters.IsoDateTimeFilter("created_at", lookup_expr="lt")
+    created_after = TimeFilter("created_at", lookup_expr="gt")
+    created_before = TimeFilter("created_at", lookup_expr="lt")
 
     class Meta:
         model = Image

@@ -1,7 +1,11 @@
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from typing import Any
 
+import django_filters
+from django import forms
 from django.db.models import QuerySet
+from django_filters.fields import IsoDateTimeField
 from django_filters.filterset import BaseFilterSet
 from django_filters.rest_framework import DjangoFilterBackend
 from django_filters.widgets import SuffixedMultiWidget
@@ -30,6 +34,23 @@ class StrictFilterBackend(DjangoFilterBackend):
             },
         )
         return super().filter_queryset(request, queryset, view)
+
+
+class TimeField(IsoDateTimeField):
+    """A time, in UTC: the first hours of the year 1 and the last of 9999 cannot be told there from everywhere."""
+
+    def to_python(self, value: str | None) -> datetime | None:
+        time = super().to_python(value)
+        try:
+            return time and time.astimezone(UTC)
+        except OverflowError as error:
+            raise forms.ValidationError("This time is out of range.", code="invalid") from error
+
+
+class TimeFilter(django_filters.IsoDateTimeFilter):
+    """Compares with a time (ISO 8601)."""
+
+    field_class = TimeField
 
 
 def refuse_unknown_parameters(request: Request, *, known: Iterable[str]) -> None:

@@ -1,6 +1,7 @@
 import django_filters
 
 from imagehub.accounts.models import AuditEntry
+from imagehub.api.filters import TimeFilter
 
 
 class AuditFilter(django_filters.FilterSet):
@@ -10,8 +11,8 @@ class AuditFilter(django_filters.FilterSet):
     action = django_filters.CharFilter(label="Such as `album.change` or `sign_in_failed`.")
     target_type = django_filters.CharFilter(label="Such as `albums.album`.")
     target = django_filters.CharFilter("target_id", label="The id of a row.")
-    at_after = django_filters.IsoDateTimeFilter("at", lookup_expr="gt")
-    at_before = django_filters.IsoDateTimeFilter("at", lookup_expr="lt")
+    at_after = TimeFilter("at", lookup_expr="gt")
+    at_before = TimeFilter("at", lookup_expr="lt")
 
     class Meta:
         model = AuditEntry

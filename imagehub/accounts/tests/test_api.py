@@ -223,6 +223,8 @@ class TestAudit:
         [
             "colour=red",
             "at_after=soon",
+            "at_after=0001-01-01T00:00:00%2B23:59",
+            "at_before=9999-12-31T23:59:59-23:59",
             "actor=%00",
             "limit=1e9",
             "limit=-1",
