@@ -29,6 +29,8 @@ WHOLE_NUMBERS = (
     "WEB_CONCURRENCY",
 )
 ROOTS = ("IMAGEHUB_MEDIA_ROOT", "IMAGEHUB_MODELS_ROOT", "IMAGEHUB_TRAINING_ROOT", "IMAGEHUB_SCRAPING_ROOT")
+SERVICES = ("IMAGEHUB_GOOGLE_URL",)
+"""Addresses of others that we send secrets to."""
 
 PLACEHOLDER = re.compile(
     r"change[-_ ]?me|replace[-_ ]?(me|this|with)|placeholder|example|insecure|secret[-_ ]?key|your[-_ ]|^<.*>$|\bx{3,}\b"
@@ -86,6 +88,11 @@ def production_problems(environ: Mapping[str, str], *, var_dir: Path) -> list[st
         *_origin_problems("IMAGEHUB_FRONTEND_ORIGINS", environ.get("IMAGEHUB_FRONTEND_ORIGINS", "")),
         *_origin_problems("IMAGEHUB_CSRF_TRUSTED_ORIGINS", environ.get("IMAGEHUB_CSRF_TRUSTED_ORIGINS", "")),
         *_google_problems(environ),
+        *(
+            f"{name} does not begin with https://."
+            for name in SERVICES
+            if (value := environ.get(name, "")) and not value.startswith("https://")
+        ),
         *_worker_problems(environ.get("WEB_CONCURRENCY", ""), environ.get("REDIS_URL", "")),
         *folder_problems("IMAGEHUB_VAR", var_dir),
         *root_problems({name: environ.get(name, "") for name in ROOTS}),

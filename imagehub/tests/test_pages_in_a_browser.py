@@ -129,6 +129,17 @@ def test_dates_are_picked_from_the_calendar(page):
     page.click("button.theme-toggle >> visible=true")
 
 
+def test_what_people_write_is_text(page):
+    attack = "\"><script>document.title = 'taken'</script><img src=x onerror=\"document.title = 'taken'\">"
+    ImageFactory(prompt=attack, visibility=Visibility.PUBLIC)
+    AlbumFactory(name=attack, description=attack, visibility=Visibility.PUBLIC)
+
+    for address in ("/", "/admin/albums/album/", "/admin/albums/image/"):
+        page.goto(address)
+        page.get_by_text("<script>").first.wait_for()
+        assert page.title() != "taken"
+
+
 def test_a_job_page_shows_its_pictures(page):
     job = GenerationJobFactory()
 

@@ -129,6 +129,10 @@ class TestTheList:
             ),
             ({"GOOGLE_CLIENT_ID": "1-a.apps.googleusercontent.com"}, "GOOGLE_CLIENT_SECRET is not set"),
             ({"GOOGLE_CLIENT_SECRET": "GOCSPX-abc"}, "GOOGLE_CLIENT_ID is not set"),
+            (
+                {"IMAGEHUB_GOOGLE_URL": "http://127.0.0.1:9000"},
+                "IMAGEHUB_GOOGLE_URL does not begin with https",
+            ),
         ],
     )
     def test_each_fault_is_named_alone(self, good, tmp_path, changes, sentence):
