@@ -21,9 +21,7 @@ from imagehub.jobs import presence, reaper, stopping
 def _managed_roots(tmp_path: Path, settings) -> Iterator[None]:
     """Keep every file a test writes in its own folder, and the configuration at its defaults."""
     settings.VAR_DIR = tmp_path
-    settings.MEDIA_ROOT = tmp_path / "media"
-    settings.MODELS_ROOT = tmp_path / "models"
-    settings.LOGS_ROOT = tmp_path / "logs"
+    settings.NAMED_ROOTS = {}
     settings.CONFIG_FILE = tmp_path / "config.yaml"
     settings.CONFIG_FILE.write_text("storage: {minimum_free_bytes: 0}\n")
     settings.RATELIMIT_CACHE_PREFIX = f"rl:{uuid4().hex}:"  # the counters of other tests are not ours
@@ -47,8 +45,6 @@ def process_env(tmp_path: Path, settings) -> dict[str, str]:
     return os.environ | {
         "DATABASE_URL": url,
         "IMAGEHUB_VAR": str(tmp_path),
-        "IMAGEHUB_MEDIA_ROOT": str(settings.MEDIA_ROOT),
-        "IMAGEHUB_MODELS_ROOT": str(settings.MODELS_ROOT),
         "IMAGEHUB_CONFIG": str(settings.CONFIG_FILE),
         "IMAGEHUB_SECRET_KEY": django_settings.SECRET_KEY,
         "PYTHONPATH": str(django_settings.BASE_DIR),

@@ -9,7 +9,8 @@ from typing import Any
 
 from django.conf import settings
 
-from imagehub.config import EngineConfig
+from imagehub import roots
+from imagehub.config_schema import EngineConfig
 from imagehub.jobs.child import (
     Child,
     ChildDied,
@@ -38,7 +39,7 @@ class WarmEngine:
         self.launch = _launch(config)
         self.is_ready = False
         self._log = RunLog(
-            settings.LOGS_ROOT / f"engine-{os.getpid()}.log", limit_bytes=config.log_limit_bytes
+            roots.logs_root() / f"engine-{os.getpid()}.log", limit_bytes=config.log_limit_bytes
         )
         self._child = Child(
             [sys.executable, "-m", "generation.engine", *self.launch],

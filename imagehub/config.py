@@ -1,4 +1,4 @@
-"""``config.yaml``: what operators tune while the system runs, with a typed schema and a cache.
+"""``config.yaml`` in force: what operators tune while the system runs.
 
 A read costs one ``stat``. A file that breaks keeps the last good configuration in force, and says so
 in the log and in :func:`problem`.
@@ -7,134 +7,25 @@ in the log and in :func:`problem`.
 import logging
 import threading
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Literal, Self
 
-import yaml
 from django.conf import settings
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from imagehub.jobs.clusters import GRACE_SECONDS, LIMITS, Cluster
+from imagehub.config_file import read
+from imagehub.config_schema import Config
+from imagehub.errors import Conflict
 
 logger = logging.getLogger(__name__)
 
-
-class Section(BaseModel):
-    """A part of the configuration: unknown names are errors, values are not coerced."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class Range(Section):
-    """An inclusive range of whole numbers."""
-
-    minimum: int
-    maximum: int
-
-    @model_validator(mode="after")
-    def _not_empty(self) -> Self:
-        if self.minimum > self.maximum:
-            raise ValueError("the minimum lies above the maximum")
-        return self
-
-
-class Sides(Range):
-    """Sides of pictures, in pixels."""
-
-    minimum: Annotated[int, Field(ge=8, le=8192)]
-    maximum: Annotated[int, Field(ge=8, le=8192)]
-
-
-class Steps(Range):
-    """Denoising steps."""
-
-    minimum: Annotated[int, Field(ge=1, le=1000)]
-    maximum: Annotated[int, Field(ge=1, le=1000)]
-
-
-class GenerationConfig(Section):
-    """Limits and defaults of ``POST /api/generate``. The limits are those of the system this replaces."""
-
-    default_model: str = "starter"
-    max_prompt_length: Annotated[int, Field(ge=1, le=20_000)] = 2000
-    steps: Steps = Steps(minimum=1, maximum=150)
-    side: Sides = Sides(minimum=64, maximum=2048)
-    guidance_scale_maximum: Annotated[float, Field(ge=0, le=100, strict=False)] = 30.0
-    images_per_job: Annotated[int, Field(ge=1, le=64)] = 8
-    default_visibility: Literal["public", "private"] = "private"
-    max_queued: Annotated[int, Field(ge=1)] = 10_000
-
-
-class EngineConfig(Section):
-    """How the generation engine is run and guarded. Times are seconds."""
-
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
-    threads: Annotated[int, Field(ge=1, le=256)] = 1
-    wall_seconds: Annotated[int, Field(ge=1, le=LIMITS[Cluster.GENERATION].max_wall_seconds)] = 1800
-    idle_seconds: Annotated[int, Field(ge=1, le=LIMITS[Cluster.GENERATION].max_wall_seconds)] = 300
-    grace_seconds: Annotated[int, Field(ge=1, le=GRACE_SECONDS)] = 10
-    log_limit_bytes: Annotated[int, Field(ge=10_000)] = 1_000_000
-    allow_downloads: bool = False
-
-
-class StorageConfig(Section):
-    """When a disk counts as full, and which thumbnails exist."""
-
-    minimum_free_bytes: Annotated[int, Field(ge=0)] = 200_000_000
-    thumbnail_sizes: tuple[Annotated[int, Field(ge=16, le=2048)], ...] = Field(
-        default=(150, 300, 600), strict=False, min_length=1
-    )
-
-
-class RateLimit(Section):
-    """How many calls one user or address may make in a window of time. A limit of zero or less is none."""
-
-    limit: int
-    window_seconds: Annotated[int, Field(ge=1, le=86_400)]
-
-
-class RateLimitsConfig(Section):
-    """What is limited. ``generate`` counts pictures; everything else counts calls that were accepted."""
-
-    generate: RateLimit = RateLimit(limit=10, window_seconds=60)
-    upload: RateLimit = RateLimit(limit=6, window_seconds=3600)
-    training_start: RateLimit = RateLimit(limit=4, window_seconds=3600)
-    scrape_start: RateLimit = RateLimit(limit=10, window_seconds=3600)
-    labeling: RateLimit = RateLimit(limit=30, window_seconds=3600)
-    sign_in: RateLimit = RateLimit(limit=10, window_seconds=60)
-
-
-class Config(Section):
-    """The whole file. Everything has a default, so an empty or missing file is a valid one."""
-
-    generation: GenerationConfig = GenerationConfig()
-    engine: EngineConfig = EngineConfig()
-    storage: StorageConfig = StorageConfig()
-    rate_limits: RateLimitsConfig = RateLimitsConfig()
-
-    @model_validator(mode="after")
-    def _a_job_ends_before_its_cluster_ends_it(self) -> Self:
-        longest = self.generation.images_per_job * self.engine.wall_seconds
-        limit = LIMITS[Cluster.GENERATION].max_wall_seconds
-        if longest > limit:
-            raise ValueError(
-                f"generation.images_per_job times engine.wall_seconds is {longest} s; a job may last {limit} s"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _the_largest_job_fits_its_rate_limit(self) -> Self:
-        limit, largest = self.rate_limits.generate.limit, self.generation.images_per_job
-        if 0 < limit < largest:
-            raise ValueError(
-                f"rate_limits.generate.limit is {limit}, but one job may ask for {largest} pictures"
-                " (generation.images_per_job), which would be refused for ever"
-            )
-        return self
-
-
 UNREADABLE = (-1, -1, -1)
+
+Stamp = tuple[int, int, int]
+
+
+class ConfigBroken(Conflict):
+    code = "configuration_broken"
+    title = "The configuration file is broken"
 
 
 @dataclass
@@ -143,8 +34,23 @@ class _Cache:
 
     config: Config
     path: Path | None = None
-    stamp: tuple[int, int, int] | None = None
+    stamp: Stamp | None = None
     problem: str = ""
+    loaded_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class CacheState:
+    """What this process knows of the file, and how the file is now. Times are those of the file's last change."""
+
+    cached: bool
+    config_path: str
+    file_exists: bool
+    cached_mtime: datetime | None
+    file_mtime: datetime | None
+    cache_stale: bool
+    problem: str
+    loaded_at: datetime | None
 
 
 _cache = _Cache(Config())
@@ -167,27 +73,36 @@ def problem() -> str:
     return _cache.problem
 
 
-def parse(text: str) -> Config:
-    """Return the configuration in a YAML text.
+def reload() -> Config:
+    """Read the file now, whether or not it seems to have changed.
 
     Raises:
-        ValueError: the text is no YAML, or breaks the schema; it names each field and its error.
+        ConfigBroken: it is broken. The last good configuration stays in force.
     """
-    try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ValueError(f"not valid YAML: {error}") from error
-    try:
-        return Config.model_validate({} if data is None else data)
-    except ValidationError as error:
-        raise ValueError(
-            "; ".join(
-                f"{'.'.join(map(str, item['loc'])) or 'the file'}: {item['msg']}" for item in error.errors()
-            )
-        ) from error
+    with _lock:
+        _load(settings.CONFIG_FILE, _stamp(settings.CONFIG_FILE))
+    if _cache.problem:
+        raise ConfigBroken(f"The last good configuration stays in force: {_cache.problem}")
+    return _cache.config
 
 
-def _stamp(path: Path) -> tuple[int, int, int] | None:
+def cache_state() -> CacheState:
+    """Return the state of the cache as it is, without reading the file."""
+    path = settings.CONFIG_FILE
+    stamp = _stamp(path)
+    return CacheState(
+        cached=_cache.loaded_at is not None,
+        config_path=str(path),
+        file_exists=stamp is not None,
+        cached_mtime=_mtime(_cache.stamp),
+        file_mtime=_mtime(stamp),
+        cache_stale=(stamp, path) != (_cache.stamp, _cache.path),
+        problem=_cache.problem,
+        loaded_at=_cache.loaded_at,
+    )
+
+
+def _stamp(path: Path) -> Stamp | None:
     try:
         found = path.stat()
     except FileNotFoundError:
@@ -197,14 +112,19 @@ def _stamp(path: Path) -> tuple[int, int, int] | None:
     return found.st_mtime_ns, found.st_size, found.st_ino
 
 
-def _load(path: Path, stamp: tuple[int, int, int] | None) -> None:
+def _mtime(stamp: Stamp | None) -> datetime | None:
+    return datetime.fromtimestamp(stamp[0] / 1e9, UTC) if stamp and stamp != UNREADABLE else None
+
+
+def _load(path: Path, stamp: Stamp | None) -> None:
     """Read the file into the cache; a broken one leaves the configuration as it was."""
     was_there = _cache.stamp is not None and _cache.path == path
     try:
         if stamp is None and (was_there or settings.CONFIG_FILE_IS_NAMED):
             raise FileNotFoundError(f"There is no file {path.name}.")
-        _cache.config = parse(path.read_text()) if stamp else Config()
+        _cache.config = read(path) if stamp else Config()
         _cache.problem = ""
+        _cache.loaded_at = datetime.now(UTC)
     except (OSError, ValueError) as error:
         _cache.problem = str(error)
         logger.error("The configuration file is broken; the last good one stays in force: %s", error)

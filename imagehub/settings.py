@@ -24,9 +24,13 @@ IS_PRODUCTION = ENVIRONMENT == "production"
 # Where everything the system writes goes, unless a root of its own is named below.
 VAR_DIR = Path(env.str("IMAGEHUB_VAR", default=str(BASE_DIR / "var"))).resolve()
 refuse_unfit_environment(os.environ, var_dir=VAR_DIR, is_production=IS_PRODUCTION)
-MEDIA_ROOT = Path(env.str("IMAGEHUB_MEDIA_ROOT", default=str(VAR_DIR / "media")))
-MODELS_ROOT = Path(env.str("IMAGEHUB_MODELS_ROOT", default=str(VAR_DIR / "models")))
-LOGS_ROOT = VAR_DIR / "logs"
+# Roots that the environment names; imagehub/roots.py knows where the others are.
+NAMED_ROOTS = {
+    "media": env.str("IMAGEHUB_MEDIA_ROOT", default=""),
+    "models": env.str("IMAGEHUB_MODELS_ROOT", default=""),
+    "training": env.str("IMAGEHUB_TRAINING_ROOT", default=""),
+    "scraping": env.str("IMAGEHUB_SCRAPING_ROOT", default=""),
+}
 CONFIG_FILE_IS_NAMED = bool(env.str("IMAGEHUB_CONFIG", default=""))
 CONFIG_FILE = Path(env.str("IMAGEHUB_CONFIG", default=str(BASE_DIR / "config.yaml")))
 
@@ -217,7 +221,8 @@ if not IS_PRODUCTION:
 # Development serves static files from where they lie; production collects them first.
 WHITENOISE_USE_FINDERS = not IS_PRODUCTION
 STORAGES = {
-    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    # Files go through imagehub/storage.py: what bypasses it lands nowhere.
+    "default": {"BACKEND": "django.core.files.storage.InMemoryStorage"},
     "staticfiles": {
         "BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"
         if IS_PRODUCTION

@@ -21,10 +21,9 @@ from datetime import timedelta
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from django.conf import settings
-
 from imagehub.config import get_config
 from imagehub.errors import ImageHubError, NotReady
+from imagehub.roots import media_root
 
 IMAGES = "images"
 THUMBNAILS = "thumbnails"
@@ -68,7 +67,7 @@ class FoundFile:
 
 def root() -> Path:
     """Return the media root in force now."""
-    return Path(settings.MEDIA_ROOT)
+    return media_root()
 
 
 def path_of(name: str) -> Path:

@@ -3,8 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from django.conf import settings
-
+from imagehub import roots
 from imagehub.config import get_config
 from imagehub.errors import NotReady
 from training.models import BaseModel
@@ -29,7 +28,7 @@ def locate_base_model(model: BaseModel) -> dict[str, Any]:
     if model.kind == BaseModel.Kind.BUNDLED:
         path = BUNDLED.get(model.source)
     else:
-        path = _contained(settings.MODELS_ROOT, model.source)
+        path = _contained(roots.models_root(), model.source)
     if path is None or not path.exists():
         raise ModelMissing(f"The weights of the base model “{model}” are not on this machine.")
     is_file = path.is_file()  # its tokenizer and configuration may have to come from the hub

@@ -10,6 +10,7 @@ from albums.models import AlbumImage
 from albums.tests.factories import AlbumFactory, ImageFactory, picture
 from imagehub import storage
 from imagehub.accounts.tests.factories import UserFactory
+from imagehub.roots import media_root
 
 pytestmark = pytest.mark.django_db
 
@@ -124,10 +125,10 @@ class TestVisibility:
 
         for path in ("/api/images", f"/api/images/{image.pk}"):
             assert "olivia" not in outsider.get(path).content.decode()
-            assert str(settings.MEDIA_ROOT) not in outsider.get(path).content.decode()
+            assert str(media_root()) not in outsider.get(path).content.decode()
         body = staff.get(f"/api/images/{image.pk}").json()
         assert body["owner"] == "olivia"
-        assert body["storage_path"] == str(settings.MEDIA_ROOT / image.storage_name)
+        assert body["storage_path"] == str(media_root() / image.storage_name)
 
     def test_nobody_is_told_where_an_adapter_lies(self, visitor, staff):
         loras = [
@@ -470,7 +471,7 @@ class TestFile:
 
         assert response.status_code == 404
         assert response["Content-Type"] == "application/problem+json"
-        assert str(settings.MEDIA_ROOT) not in response.content.decode()
+        assert str(media_root()) not in response.content.decode()
 
 
 class TestThumbnail:

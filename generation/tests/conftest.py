@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from generation.warm_engine import stop_engine
+from imagehub.roots import models_root
 from training.models import BaseModel
 
 
@@ -19,7 +20,7 @@ def tiny_sd15(tmp_path_factory) -> Path:
 @pytest.fixture
 def tiny_model(db, tiny_sd15, settings) -> BaseModel:
     """A base model row whose weights lie under the models root."""
-    shutil.copytree(tiny_sd15, settings.MODELS_ROOT / "tiny")
+    shutil.copytree(tiny_sd15, models_root() / "tiny")
     return BaseModel.objects.create(
         name="tiny",
         kind=BaseModel.Kind.FOLDER,

@@ -3,11 +3,10 @@
 import logging
 from datetime import timedelta
 
-from django.conf import settings
 from django.utils import timezone
 from django_q.models import Task
 
-from imagehub import storage
+from imagehub import roots, storage
 from imagehub.database import drop_connections
 from imagehub.jobs import presence, reaper, run_log, runner
 from imagehub.jobs.clusters import Cluster
@@ -41,6 +40,6 @@ def reap() -> int:
 def prune() -> int:
     """Delete old results of Django-Q and traces of what is long gone; return the number of rows."""
     storage.sweep_staging(STAGING_KEPT)
-    run_log.forget_old(settings.LOGS_ROOT, older_than=RESULTS_KEPT)
+    run_log.forget_old(roots.logs_root(), older_than=RESULTS_KEPT)
     old = Task.objects.filter(stopped__lt=timezone.now() - RESULTS_KEPT)
     return old.delete()[0] + presence.forget_dead()

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 from imagehub import config
+from imagehub.config_file import parse
+from imagehub.config_schema import Config
 from imagehub.jobs.clusters import GRACE_SECONDS, LIMITS, Cluster
 
 MAX_WALL = LIMITS[Cluster.GENERATION].max_wall_seconds
@@ -22,8 +24,7 @@ class TestCache:
         config.get_config()
         real, calls = Path.stat, []
         monkeypatch.setattr(Path, "stat", lambda path, **options: calls.append(path) or real(path, **options))
-        monkeypatch.setattr(config, "parse", lambda text: pytest.fail("it parsed an unchanged file"))
-        monkeypatch.setattr(Path, "read_text", lambda path: pytest.fail("it read an unchanged file"))
+        monkeypatch.setattr(config, "read", lambda path: pytest.fail("it read an unchanged file"))
 
         first, second = config.get_config(), config.get_config()
 
@@ -54,13 +55,13 @@ class TestCache:
     def test_an_empty_file_means_the_defaults(self, settings, text):
         write(settings.CONFIG_FILE, text)
 
-        assert config.get_config() == config.Config()
+        assert config.get_config() == Config()
         assert config.problem() == ""
 
     def test_a_file_that_never_was_means_the_defaults(self, settings, tmp_path):
         settings.CONFIG_FILE = tmp_path / "never.yaml"
 
-        assert config.get_config() == config.Config()
+        assert config.get_config() == Config()
         assert config.problem() == ""
 
 
@@ -128,26 +129,26 @@ class TestParse:
     )
     def test_names_the_field_of_an_error(self, text, field):
         with pytest.raises(ValueError, match=rf"(^|; ){field}: "):
-            config.parse(text)
+            parse(text)
 
     def test_names_every_error_at_once(self):
         with pytest.raises(ValueError, match=r"engine\.threads: .*; storage\.minimum_free_bytes: "):
-            config.parse("engine: {threads: nine}\nstorage: {minimum_free_bytes: -1}")
+            parse("engine: {threads: nine}\nstorage: {minimum_free_bytes: -1}")
 
     @pytest.mark.parametrize(
         ("text", "field"), [("engin: {}", "engin"), ("engine: {thread: 1}", "engine.thread")]
     )
     def test_refuses_unknown_names(self, text, field):
         with pytest.raises(ValueError, match=rf"^{field}: Extra inputs are not permitted$"):
-            config.parse(text)
+            parse(text)
 
     def test_refuses_what_is_no_yaml(self):
         with pytest.raises(ValueError, match="not valid YAML"):
-            config.parse("engine: [")
+            parse("engine: [")
 
     def test_builds_no_objects(self):
         with pytest.raises(ValueError, match="not valid YAML"):
-            config.parse("!!python/object/apply:os.system ['true']")
+            parse("!!python/object/apply:os.system ['true']")
 
     @pytest.mark.parametrize(
         ("name", "maximum"),
@@ -155,33 +156,33 @@ class TestParse:
     )
     def test_holds_times_to_what_the_cluster_allows(self, name, maximum):
         text = f"generation: {{images_per_job: 1}}\nengine: {{{name}: "
-        assert getattr(config.parse(f"{text}{maximum}}}").engine, name) == maximum
+        assert getattr(parse(f"{text}{maximum}}}").engine, name) == maximum
 
         with pytest.raises(ValueError, match=rf"engine\.{name}"):
-            config.parse(f"{text}{maximum + 1}}}")
+            parse(f"{text}{maximum + 1}}}")
 
     def test_takes_the_file_that_comes_with_the_project(self, settings):
-        config.parse((settings.BASE_DIR / "config.yaml").read_text())
+        parse((settings.BASE_DIR / "config.yaml").read_text())
 
     def test_is_safe_from_later_changes(self):
         with pytest.raises(ValueError, match="frozen"):
-            config.parse("").engine.threads = 5
+            parse("").engine.threads = 5
 
 
 def test_a_range_that_nothing_fits_is_refused():
     with pytest.raises(ValueError, match="minimum lies above"):
-        config.parse("generation: {steps: {minimum: 5, maximum: 4}}")
+        parse("generation: {steps: {minimum: 5, maximum: 4}}")
 
 
 def test_a_job_may_not_outlast_its_cluster():
     with pytest.raises(ValueError, match="images_per_job times"):
-        config.parse("generation: {images_per_job: 64}")
+        parse("generation: {images_per_job: 64}")
 
 
 @pytest.mark.parametrize("sizes", ["[]", "[0]", "[-5]", "[100000]"])
 def test_thumbnails_have_sensible_sizes(sizes):
     with pytest.raises(ValueError, match="thumbnail_sizes"):
-        config.parse(f"storage: {{thumbnail_sizes: {sizes}}}")
+        parse(f"storage: {{thumbnail_sizes: {sizes}}}")
 
 
 def test_a_file_that_vanishes_keeps_the_last_good_configuration(settings):

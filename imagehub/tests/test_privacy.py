@@ -7,6 +7,7 @@ import pytest
 from django.conf import settings as django_settings
 from django.test import Client
 
+from imagehub.roots import media_root, models_root
 from imagehub.tests import world
 from imagehub.tests.access_matrix import ADMIN_MODELS, MATRIX
 from imagehub.tests.routes import Route, walk
@@ -44,8 +45,8 @@ def here(set_config) -> world.World:
 def private(here, settings) -> list[str]:
     roots = [
         settings.VAR_DIR,
-        settings.MEDIA_ROOT,
-        settings.MODELS_ROOT,
+        media_root(),
+        models_root(),
         settings.CONFIG_FILE,
         django_settings.BASE_DIR,
     ]
@@ -114,7 +115,7 @@ def test_tells_it_to_staff_so_that_the_walk_looks_for_what_is_there(here):
     for label in ADMIN_MODELS:
         text += told(staff.get(f"/admin/{label.replace('.', '/')}/"))
 
-    for word in (world.PRIVATE_PROMPT, world.OWNER, world.HOST, str(django_settings.MEDIA_ROOT)):
+    for word in (world.PRIVATE_PROMPT, world.OWNER, world.HOST, str(media_root())):
         assert word.encode() in text, word
 
 
@@ -153,7 +154,7 @@ def test_says_nothing_of_a_bug(private, outsiders, monkeypatch, path):
 
 
 def test_says_nothing_of_a_file_that_is_missing(here, private, outsiders, settings):
-    for file in settings.MEDIA_ROOT.rglob("*.png"):
+    for file in media_root().rglob("*.png"):
         file.unlink()
 
     for client in outsiders.values():

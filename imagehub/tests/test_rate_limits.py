@@ -9,7 +9,7 @@ from django.test import RequestFactory
 from django_ratelimit import core
 
 from imagehub.checks import processes_share_a_cache
-from imagehub.config import parse
+from imagehub.config_file import parse
 from imagehub.rate_limits import RateLimited, charge, peek, rate_limit_key, refund
 
 

@@ -86,7 +86,7 @@ class TestStoreBytes:
             storage.store_bytes(DATA, suffix=suffix)
 
     def test_follows_the_media_root_of_the_moment(self, settings, tmp_path):
-        settings.MEDIA_ROOT = tmp_path / "elsewhere"
+        settings.NAMED_ROOTS = {"media": tmp_path / "elsewhere"}
 
         storage.store_bytes(DATA, suffix="png")
 
@@ -215,8 +215,8 @@ class TestSymbolicLinks:
 
     def test_may_lead_to_the_media_root_itself(self, settings, tmp_path):
         (tmp_path / "disk").mkdir()
-        settings.MEDIA_ROOT = tmp_path / "link"
-        settings.MEDIA_ROOT.symlink_to(tmp_path / "disk")
+        settings.NAMED_ROOTS = {"media": tmp_path / "link"}
+        (tmp_path / "link").symlink_to(tmp_path / "disk")
 
         storage.store_bytes(DATA, suffix="png")
 

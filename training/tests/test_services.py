@@ -2,6 +2,7 @@
 
 import pytest
 
+from imagehub.roots import models_root
 from training.models import BaseModel
 from training.services import ModelMissing, locate_base_model
 from training.starter import MODEL_DIR
@@ -14,8 +15,8 @@ def test_the_bundled_model_lies_in_the_package():
 
 
 def test_a_file_and_a_folder_are_told_apart(settings):
-    (settings.MODELS_ROOT / "folder").mkdir(parents=True)
-    (settings.MODELS_ROOT / "file.safetensors").touch()
+    (models_root() / "folder").mkdir(parents=True)
+    (models_root() / "file.safetensors").touch()
 
     folder = locate_base_model(BaseModel(name="a", kind=BaseModel.Kind.FOLDER, source="folder"))
     file = locate_base_model(BaseModel(name="b", kind=BaseModel.Kind.FILE, source="file.safetensors"))
@@ -25,9 +26,9 @@ def test_a_file_and_a_folder_are_told_apart(settings):
 
 @pytest.mark.parametrize("source", ["nowhere", "../outside", "/etc", "link", ".."])
 def test_what_is_missing_or_outside_is_refused_without_a_path(settings, tmp_path, source):
-    settings.MODELS_ROOT.mkdir()
+    models_root().mkdir()
     (tmp_path / "outside").mkdir()
-    (settings.MODELS_ROOT / "link").symlink_to(tmp_path / "outside")
+    (models_root() / "link").symlink_to(tmp_path / "outside")
 
     with pytest.raises(ModelMissing) as failure:
         locate_base_model(BaseModel(name="m", kind=BaseModel.Kind.FOLDER, source=source))

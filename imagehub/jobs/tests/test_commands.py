@@ -15,6 +15,7 @@ from imagehub.jobs.models import JobStatus, WorkerPresence
 from imagehub.jobs.schedules import ensure_schedules
 from imagehub.jobs.tests.errands.models import Errand
 from imagehub.jobs.tests.factories import ErrandFactory
+from imagehub.roots import logs_root
 
 pytestmark = pytest.mark.django_db
 
@@ -87,15 +88,15 @@ def test_pruning_forgets_old_results_logs_and_clusters_long_gone(settings):
     gone = presence.announce(Cluster.DEFAULT)
     WorkerPresence.objects.filter(pk=gone.pk).update(seen_at=Now() - timedelta(days=2))
 
-    settings.LOGS_ROOT.mkdir()
+    logs_root().mkdir()
     for name in ("old.log", "old.log.1", "new.log"):
-        (settings.LOGS_ROOT / name).touch()
+        (logs_root() / name).touch()
         if name.startswith("old"):
-            os.utime(settings.LOGS_ROOT / name, (0, 0))
+            os.utime(logs_root() / name, (0, 0))
 
     tasks.prune()
 
-    assert [path.name for path in settings.LOGS_ROOT.iterdir()] == ["new.log"]
+    assert [path.name for path in logs_root().iterdir()] == ["new.log"]
     assert list(Task.objects.values_list("pk", flat=True)) == ["t1"]
     assert WorkerPresence.objects.count() == 1
 

@@ -87,7 +87,7 @@ class TestWell:
 
     def test_a_media_folder_that_cannot_be_made_is_named(self, settings, tmp_path):
         (tmp_path / "file").write_text("")
-        settings.MEDIA_ROOT = tmp_path / "file" / "media"
+        settings.NAMED_ROOTS = {"media": tmp_path / "file" / "media"}
 
         assert get("/api/health").json()["degraded"] == ["storage"]
         assert get("/api/health/ready").status_code == 503

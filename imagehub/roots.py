@@ -1,0 +1,43 @@
+"""The folders that ImageHub writes to. The environment goes before ``config.yaml``, and that before ``IMAGEHUB_VAR``.
+
+They are looked up at each use, so that a change of the file holds for whoever comes next.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+from django.conf import settings
+
+from imagehub.config import get_config
+
+Root = Literal["media", "models", "training", "scraping"]
+
+
+def media_root() -> Path:
+    """Pictures, thumbnails and what jobs stage."""
+    return _root("media")
+
+
+def models_root() -> Path:
+    """Weights of base models."""
+    return _root("models")
+
+
+def training_root() -> Path:
+    """Datasets, checkpoints and adapters."""
+    return _root("training")
+
+
+def scraping_root() -> Path:
+    """What crawls fetch before it is taken in."""
+    return _root("scraping")
+
+
+def logs_root() -> Path:
+    """Logs of child programs."""
+    return Path(settings.VAR_DIR) / "logs"
+
+
+def _root(name: Root) -> Path:
+    named = settings.NAMED_ROOTS.get(name) or getattr(get_config().paths, name)
+    return Path(named) if named else Path(settings.VAR_DIR) / name
