@@ -18,8 +18,11 @@ from ruamel.yaml import YAML, CommentedMap
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.events import AliasEvent
 
-from imagehub.config_schema import Config
+from imagehub.config_schema import Config, Section
 from imagehub.errors import Conflict
+
+Place = tuple[str | int, ...]
+"""Where a value stands: the names of its sections and its own."""
 
 MAX_BYTES = 1024 * 1024
 """Far more than any configuration needs, and no burden to a process that reads it by mistake."""
@@ -30,7 +33,7 @@ NEW_FILE_MODE = 0o640
 class ConfigInvalid(ValueError):
     """The configuration breaks the schema. ``errors`` holds the place and the sentence of each fault."""
 
-    def __init__(self, errors: list[tuple[tuple[str | int, ...], str]]) -> None:
+    def __init__(self, errors: list[tuple[Place, str]]) -> None:
         self.errors = errors
         super().__init__(
             "; ".join(f"{'.'.join(map(str, place)) or 'the file'}: {text}" for place, text in errors)
@@ -118,7 +121,9 @@ def editing(path: Path, changes: Mapping[str, Any]) -> Iterator[Edit]:
             raise ConfigNotWritable(
                 f"The file is broken, and has to be mended by hand first: {error}"
             ) from error
-        changed = _changed(text, changes)
+        if unknown := list(_unknown(Config, changes)):
+            raise ConfigInvalid(unknown)
+        changed = _changed(text, changes, before)
         yield Edit(before, parse(changed), path, changed)
 
 
@@ -146,7 +151,22 @@ def _data(text: str) -> Any:
         raise ValueError(f"not valid YAML: {error}") from error
 
 
-def _changed(text: str, changes: Mapping[str, Any]) -> str:
+def _unknown(section: type[Section], changes: Mapping[str, Any]) -> Iterator[tuple[Place, str]]:
+    """Find the names that are none: the schema would not see one that is given null."""
+    for name, value in changes.items():
+        field = section.model_fields.get(name)
+        if field is None:
+            yield (name,), "Extra inputs are not permitted"
+        elif isinstance(value, Mapping) and _is_section(field.annotation):
+            for place, text in _unknown(field.annotation, value):
+                yield (name, *place), text
+
+
+def _is_section(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, Section)
+
+
+def _changed(text: str, changes: Mapping[str, Any], before: Config) -> str:
     yaml = YAML()
     yaml.preserve_quotes = True
     yaml.width = 4096  # a long line of the operator's stays one
@@ -154,18 +174,22 @@ def _changed(text: str, changes: Mapping[str, Any]) -> str:
     if data is None:
         data = CommentedMap()
         if text.strip():  # nothing but comments: they would be lost
-            return text.rstrip() + "\n" + _dump(yaml, _merged(data, changes))
-    return _dump(yaml, _merged(data, changes))
+            return text.rstrip() + "\n" + _dump(yaml, _merged(data, changes, before))
+    return _dump(yaml, _merged(data, changes, before))
 
 
-def _merged(data: Any, changes: Mapping[str, Any]) -> Any:
+def _merged(data: Any, changes: Mapping[str, Any], before: Section) -> Any:
     for name, value in changes.items():
+        current = getattr(before, name)
         if value is None:
             data.pop(name, None)
-        elif isinstance(value, Mapping):
-            if not isinstance(data.get(name), Mapping):
-                data[name] = CommentedMap()
-            _merged(data[name], value)
+        elif isinstance(value, Mapping) and isinstance(current, Section):
+            if name not in data:  # what a section must have, it has by default: now it has to stand there
+                fields = type(current).model_fields.items()
+                data[name] = CommentedMap(
+                    {inner: getattr(current, inner) for inner, field in fields if field.is_required()}
+                )
+            _merged(data[name], value, current)
         else:
             data[name] = value
     return data

@@ -95,7 +95,7 @@ class PathsConfig(Section):
 class RateLimit(Section):
     """How many calls one user or address may make in a window of time. A limit of zero or less is none."""
 
-    limit: int
+    limit: Annotated[int, Field(ge=-1, le=1_000_000_000)]
     window_seconds: Annotated[int, Field(ge=1, le=86_400)]
 
 

@@ -19,6 +19,9 @@ from django.core.checks.security.base import (
 from django.core.exceptions import ImproperlyConfigured
 from environ import Env
 
+from imagehub.config_file import read as read_config
+from imagehub.config_schema import Config
+
 POSTGRESQL = "django.db.backends.postgresql"
 SQLITE = "django.db.backends.sqlite3"
 
@@ -28,7 +31,13 @@ WHOLE_NUMBERS = (
     "IMAGEHUB_WEB_THREADS",
     "WEB_CONCURRENCY",
 )
-ROOTS = ("IMAGEHUB_MEDIA_ROOT", "IMAGEHUB_MODELS_ROOT", "IMAGEHUB_TRAINING_ROOT", "IMAGEHUB_SCRAPING_ROOT")
+ROOTS = {
+    "IMAGEHUB_MEDIA_ROOT": "media",
+    "IMAGEHUB_MODELS_ROOT": "models",
+    "IMAGEHUB_TRAINING_ROOT": "training",
+    "IMAGEHUB_SCRAPING_ROOT": "scraping",
+}
+"""The environment's name of each managed root, and its field in ``paths`` of the configuration file."""
 SERVICES = ("IMAGEHUB_GOOGLE_URL",)
 """Addresses of others that we send secrets to."""
 
@@ -42,7 +51,9 @@ PLACEHOLDER = re.compile(
 HOST = re.compile(r"\.?[a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\]", re.IGNORECASE)
 
 
-def refuse_unfit_environment(environ: Mapping[str, str], *, var_dir: Path, is_production: bool) -> None:
+def refuse_unfit_environment(
+    environ: Mapping[str, str], *, var_dir: Path, config_file: Path, is_production: bool
+) -> None:
     """Stop a start that could not end well.
 
     Raises:
@@ -51,7 +62,7 @@ def refuse_unfit_environment(environ: Mapping[str, str], *, var_dir: Path, is_pr
     """
     problems = value_problems(environ)
     if is_production:
-        problems += production_problems(environ, var_dir=var_dir)
+        problems += production_problems(environ, var_dir=var_dir, config_file=config_file)
     if problems:
         place = " in production" if is_production else ""
         raise ImproperlyConfigured(
@@ -69,6 +80,11 @@ def value_problems(environ: Mapping[str, str]) -> list[str]:
         ),
         *_database_value_problems(environ.get("DATABASE_URL", "")),
         *_redis_problems(environ.get("REDIS_URL", "")),
+        *(
+            f"{name} is not an absolute path."
+            for name in ROOTS
+            if (value := environ.get(name)) and not Path(value).is_absolute()
+        ),
         *_log_level_problems(environ.get("IMAGEHUB_LOG_LEVEL", "INFO")),
         *(
             f"{name} begins with $, which stands for the name of another variable."
@@ -78,7 +94,7 @@ def value_problems(environ: Mapping[str, str]) -> list[str]:
     ]
 
 
-def production_problems(environ: Mapping[str, str], *, var_dir: Path) -> list[str]:
+def production_problems(environ: Mapping[str, str], *, var_dir: Path, config_file: Path) -> list[str]:
     """Return a sentence for each thing that production must not start with or without."""
     return [
         *_database_problems(environ.get("DATABASE_URL", "")),
@@ -95,8 +111,27 @@ def production_problems(environ: Mapping[str, str], *, var_dir: Path) -> list[st
         ),
         *_worker_problems(environ.get("WEB_CONCURRENCY", ""), environ.get("REDIS_URL", "")),
         *folder_problems("IMAGEHUB_VAR", var_dir),
-        *root_problems({name: environ.get(name, "") for name in ROOTS}),
+        *_file_problems(environ, config_file),
     ]
+
+
+def _file_problems(environ: Mapping[str, str], config_file: Path) -> list[str]:
+    """Return what is wrong with the configuration file, and with the roots that it or the environment names."""
+    problems = []
+    config = Config()
+    try:
+        config = read_config(config_file)
+    except FileNotFoundError:
+        if environ.get("IMAGEHUB_CONFIG"):
+            problems.append(f"IMAGEHUB_CONFIG names a file that does not exist: {config_file}.")
+    except OSError as error:
+        problems.append(f"The configuration file cannot be read: {config_file} ({error.strerror}).")
+    except ValueError as error:
+        problems.append(f"The configuration file {config_file} is broken: {error}.")
+    named = {
+        name: environ.get(name, "") or getattr(config.paths, field) or "" for name, field in ROOTS.items()
+    }
+    return problems + root_problems(named)
 
 
 def root_problems(named: Mapping[str, str]) -> list[str]:
@@ -105,9 +140,7 @@ def root_problems(named: Mapping[str, str]) -> list[str]:
     for name, value in named.items():
         if not value:
             problems.append(f"{name} is not set: production names each folder it writes to.")
-        elif not Path(value).is_absolute():
-            problems.append(f"{name} is not an absolute path.")
-        else:
+        elif Path(value).is_absolute():
             problems += folder_problems(name, Path(value))
     return problems
 

@@ -23,7 +23,9 @@ IS_PRODUCTION = ENVIRONMENT == "production"
 
 # Where everything the system writes goes, unless a root of its own is named below.
 VAR_DIR = Path(env.str("IMAGEHUB_VAR", default=str(BASE_DIR / "var"))).resolve()
-refuse_unfit_environment(os.environ, var_dir=VAR_DIR, is_production=IS_PRODUCTION)
+CONFIG_FILE_IS_NAMED = bool(env.str("IMAGEHUB_CONFIG", default=""))
+CONFIG_FILE = Path(env.str("IMAGEHUB_CONFIG", default="") or BASE_DIR / "config.yaml")
+refuse_unfit_environment(os.environ, var_dir=VAR_DIR, config_file=CONFIG_FILE, is_production=IS_PRODUCTION)
 # Roots that the environment names; imagehub/roots.py knows where the others are.
 NAMED_ROOTS = {
     "media": env.str("IMAGEHUB_MEDIA_ROOT", default=""),
@@ -31,8 +33,6 @@ NAMED_ROOTS = {
     "training": env.str("IMAGEHUB_TRAINING_ROOT", default=""),
     "scraping": env.str("IMAGEHUB_SCRAPING_ROOT", default=""),
 }
-CONFIG_FILE_IS_NAMED = bool(env.str("IMAGEHUB_CONFIG", default=""))
-CONFIG_FILE = Path(env.str("IMAGEHUB_CONFIG", default=str(BASE_DIR / "config.yaml")))
 
 DEBUG = env.bool("IMAGEHUB_DEBUG", default=False)
 SECRET_KEY = (

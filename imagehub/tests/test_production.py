@@ -73,7 +73,10 @@ def production_env(var: Path, values: dict[str, str]) -> dict[str, str]:
 
 
 def problems(values: dict[str, str], var: Path) -> list[str]:
-    return [*value_problems(values), *production_problems(values, var_dir=var)]
+    return [
+        *value_problems(values),
+        *production_problems(values, var_dir=var, config_file=var / "config.yaml"),
+    ]
 
 
 class TestTheList:

@@ -1,9 +1,12 @@
 from django.urls import path
 
-from imagehub.operations.api import views
+from imagehub.operations.api import config_views, views
 
 urlpatterns = [
     path("health", views.HealthView.as_view(), name="health"),
     path("health/live", views.LiveView.as_view(), name="health-live"),
     path("health/ready", views.ReadyView.as_view(), name="health-ready"),
+    path("config", config_views.ConfigView.as_view(), name="config"),
+    path("admin/config/cache", config_views.ConfigCacheView.as_view(), name="config-cache"),
+    path("admin/config/reload", config_views.ConfigReloadView.as_view(), name="config-reload"),
 ]
