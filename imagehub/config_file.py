@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import ValidationError
 from ruamel.yaml import YAML, CommentedMap
 from ruamel.yaml.error import YAMLError
-from ruamel.yaml.events import AliasEvent
+from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent
 
 from imagehub.config_schema import Config, Section
 from imagehub.errors import Conflict
@@ -26,6 +26,8 @@ Place = tuple[str | int, ...]
 
 MAX_BYTES = 1024 * 1024
 """Far more than any configuration needs, and no burden to a process that reads it by mistake."""
+
+MAX_DEPTH = 20
 
 NEW_FILE_MODE = 0o640
 
@@ -143,9 +145,14 @@ def _data(text: str) -> Any:
     if len(text) > MAX_BYTES:
         raise ValueError(f"the text has more than {MAX_BYTES} characters")
     try:
-        # An alias can stand for another, and that for more: a short text for more than fits into memory.
-        if any(isinstance(event, AliasEvent) for event in YAML(typ="safe", pure=True).parse(text)):
-            raise ValueError("not valid YAML: aliases are not allowed here")
+        depth = 0
+        for event in YAML(typ="safe", pure=True).parse(text):
+            # An alias can stand for another, and that for more: a short text for more than fits into memory.
+            if isinstance(event, AliasEvent):
+                raise ValueError("not valid YAML: aliases are not allowed here")
+            depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
+            if depth > MAX_DEPTH:  # the time to parse grows with the square of the depth
+                raise ValueError(f"not valid YAML: more than {MAX_DEPTH} levels")
         return YAML(typ="safe", pure=True).load(text)
     except (YAMLError, RecursionError) as error:
         raise ValueError(f"not valid YAML: {error}") from error
