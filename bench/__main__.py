@@ -19,6 +19,7 @@ BENCHES = (
     "request_overhead",
     "web_memory",
     "web_server",
+    "config_read",
 )
 
 
