@@ -10,6 +10,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from datetime import timedelta
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +133,7 @@ class Demo:
         """Ask for every card, and return the cards by job."""
         jobs = {}
         for card in CARDS:
-            job = self._call(
+            job = self._call_within_the_limit(
                 "POST",
                 "/api/generate",
                 {"prompt": card.prompt, "seed": card.seed, "album": str(album.pk), "visibility": "public"},
@@ -216,6 +217,16 @@ class Demo:
         target = settings.VAR_DIR / "starter-cards.png"
         sheet.save(target)
         return target
+
+    def _call_within_the_limit(self, method: str, path: str, body: dict[str, Any]) -> Any:
+        """Make a request that is limited, and wait as long as the server says when it is refused for that."""
+        while True:
+            try:
+                return self._call(method, path, body)
+            except urllib.error.HTTPError as error:
+                if error.code != HTTPStatus.TOO_MANY_REQUESTS:
+                    raise
+                time.sleep(int(error.headers["Retry-After"]))
 
     def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         """Make one request with our token, and return the JSON it answers with."""

@@ -3,11 +3,13 @@
 import logging
 import threading
 import time
+from functools import cache
 from typing import Any
 
 from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache
 from django.core.cache.backends.locmem import LocMemCache
-from django.core.cache.backends.redis import RedisCache
+from django.core.cache.backends.redis import RedisCache, RedisCacheClient
+from django.utils.functional import cached_property
 from redis.exceptions import RedisError
 
 logger = logging.getLogger(__name__)
@@ -66,6 +68,21 @@ class Breaker:
 _breakers: dict[str, Breaker] = {}
 
 
+class _LastingRedisCache(RedisCache):
+    """Keeps its connections for all threads, as Django makes a new cache for each request that the web server answers."""
+
+    @cached_property
+    def _cache(self) -> RedisCacheClient:
+        return _client(";".join(self._servers))
+
+
+@cache
+def _client(servers: str) -> RedisCacheClient:
+    return RedisCacheClient(
+        servers.split(";"), socket_timeout=ANSWER_SECONDS, socket_connect_timeout=ANSWER_SECONDS
+    )
+
+
 def is_degraded() -> bool:
     """Tell whether a shared cache failed when this process last asked it."""
     return any(breaker.is_open for breaker in _breakers.values())
@@ -81,8 +98,7 @@ class FailoverCache(BaseCache):
     def __init__(self, server: str, params: dict[str, Any]) -> None:
         options = params.get("OPTIONS", {})
         super().__init__(params)
-        timeouts = {"socket_timeout": ANSWER_SECONDS, "socket_connect_timeout": ANSWER_SECONDS}
-        self._shared = RedisCache(server, params | {"OPTIONS": timeouts})
+        self._shared = _LastingRedisCache(server, params | {"OPTIONS": {}})
         self._local = LocMemCache(
             f"{server} {self.key_prefix}", params | {"OPTIONS": {"MAX_ENTRIES": MAX_LOCAL_ENTRIES}}
         )

@@ -126,9 +126,9 @@ def _add(usage: Usage) -> int:
     """Add the cost to the counter, and return its sum. Callers at once get different sums."""
     cache = _cache()
     for _ in range(3):
-        cache.add(usage.counter, 0, usage.window_seconds + EXPIRATION_FUDGE)
-        with suppress(ValueError):  # it vanished between the two lines, say because the cache failed over
+        with suppress(ValueError):  # it is new, or it vanished because the cache failed over
             return cache.incr(usage.counter, usage.cost)
+        cache.add(usage.counter, 0, usage.window_seconds + EXPIRATION_FUDGE)
     return usage.cost  # a cache that forgets everything must not lock everybody out
 
 

@@ -10,6 +10,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from redis import Redis
 
 from imagehub import failover_cache
 from imagehub.failover_cache import Breaker, FailoverCache
@@ -160,6 +161,17 @@ class TestWithTheServer:
         with pytest.raises(ValueError, match="not found"):
             one.incr("nothing")
         assert not failover_cache.is_degraded()
+
+    def test_connections_outlive_the_caches_that_django_makes_for_each_request(self, redis):
+        def connections() -> int:
+            return Redis.from_url(redis.url).info("stats")["total_connections_received"]
+
+        make(redis.url).set("a", 1)
+        before = connections()
+        for _ in range(20):
+            make(redis.url).get("a")
+
+        assert connections() == before + 1  # the one that asks
 
     def test_goes_back_to_it_when_it_thaws(self, redis, caplog):
         cache = make(redis.url, cooldown=0.3)

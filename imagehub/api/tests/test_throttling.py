@@ -114,6 +114,9 @@ class TestBeforeTheBody:
     def test_what_is_not_accepted_is_given_back(self, client, user):
         for _ in range(3):
             assert client.post("/api/early-limited", {"count": "x"}).status_code == 400
+            assert (
+                client.post("/api/early-limited", {"flag": True}).status_code == 422
+            )  # answered, not raised
         assert client.post("/api/early-limited", "x", content_type="text/plain").status_code == 415
 
         assert used(user, "upload") == 0

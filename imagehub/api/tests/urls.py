@@ -177,7 +177,7 @@ class EarlyLimitedView(RateLimitedMixin, APIView):
     @extend_schema(request=BodySerializer, responses={201: None})
     def post(self, request: Request) -> Response:
         BodySerializer(data=request.data).is_valid(raise_exception=True)
-        return Response(status=201)
+        return Response(status=422 if request.data.get("flag") else 201)
 
     @extend_schema(responses=None)
     def get(self, request: Request) -> Response:
