@@ -14,6 +14,7 @@ class DocsView(SpectacularSwaggerView):
     url_name = "schema"
     http_method_names = ["get", "head"]
     template_name = "imagehub/api_docs.html"
+    http_method_names = ["get", "head"]
 
     @extend_schema(exclude=True)
     def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
