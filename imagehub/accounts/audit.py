@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
-from django.contrib.auth.models import AbstractBaseUser
+from django.contrib.auth.models import User
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db import models
 from django.http import HttpRequest
@@ -40,7 +40,7 @@ _command: ContextVar[bool] = ContextVar("audited_command", default=False)
 class Actor:
     """Somebody who does something. Without a user it is nobody who is known here, or the system."""
 
-    user: AbstractBaseUser | None
+    user: User | None
     via: Via
     address: str = ""
 
@@ -80,7 +80,7 @@ def current_actor() -> Actor:
     return Actor(user, _way_in(request), client_address(request))
 
 
-def actor_of(request: HttpRequest | None, user: AbstractBaseUser | None = None) -> Actor:
+def actor_of(request: HttpRequest | None, user: User | None = None) -> Actor:
     """Return who signs in, out, or fails to: the request does not know them yet, or no longer."""
     if request is None:
         return Actor(user, Via.SYSTEM)

@@ -7,6 +7,7 @@ from django.conf import settings
 from django.contrib.auth.models import Group, User
 from django.contrib.auth.signals import user_logged_in, user_logged_out, user_login_failed
 from django.db import models
+from django.db.models.fields.reverse_related import ManyToManyRel
 from django.db.models.signals import m2m_changed, post_save, pre_delete, pre_save
 from django.http import HttpRequest
 
@@ -133,7 +134,7 @@ def _relation(through: type[models.Model], row: models.Model) -> str:
     return next(
         relation.get_accessor_name() or ""
         for relation in row._meta.related_objects
-        if relation.many_to_many and relation.through is through
+        if isinstance(relation, ManyToManyRel) and relation.through is through
     )
 
 

@@ -4,8 +4,8 @@ from rest_framework.routers import SimpleRouter
 
 from imagehub.accounts.api.views import AuditViewSet, TokenViewSet
 
-router = SimpleRouter(trailing_slash=False, use_regex_path=False)
-router.register("auth/tokens", TokenViewSet, basename="token")
-router.register("admin/audit", AuditViewSet, basename="audit")
+tokens_and_audit = SimpleRouter(trailing_slash=False, use_regex_path=False)
+tokens_and_audit.register("auth/tokens", TokenViewSet, basename="token")
+tokens_and_audit.register("admin/audit", AuditViewSet, basename="audit")
 
-urlpatterns = router.urls
+urlpatterns = [*tokens_and_audit.urls]

@@ -39,9 +39,8 @@ class TokenViewSet(mixins.RetrieveModelMixin, mixins.ListModelMixin, viewsets.Ge
         body = NewTokenSerializer(data=request.data)
         body.is_valid(raise_exception=True)
         token, secret = services.create_token(request.user, **body.validated_data)
-        token.token = secret  # type: ignore[attr-defined] - for the serializer, which is all that sees it
         return Response(
-            CreatedTokenSerializer(token).data,
+            {**TokenSerializer(token).data, "token": secret},
             status=status.HTTP_201_CREATED,
             headers={"Location": reverse("token-detail", args=[token.pk]), "Cache-Control": "no-store"},
         )

@@ -1,10 +1,13 @@
 from datetime import timedelta
+from importlib import import_module
 
 import pytest
+from django.apps import apps
+from django.core.exceptions import ValidationError
 from django.db import IntegrityError
 from django.utils import timezone
 
-from imagehub.accounts.models import ApiToken
+from imagehub.accounts.models import ApiToken, Scope, validate_scopes
 from imagehub.accounts.tests.factories import ApiTokenFactory, UserFactory
 
 pytestmark = pytest.mark.django_db
@@ -53,3 +56,35 @@ def test_a_token_is_deleted_with_its_user():
     token.user.delete()
 
     assert not ApiToken.objects.exists()
+
+
+class TestScopes:
+    @pytest.mark.parametrize(
+        ("scopes", "granted"),
+        [
+            ([], set()),
+            (["read"], {"read"}),
+            (["train"], {"read", "train"}),
+            (["generate", "scrape"], {"read", "generate", "scrape"}),
+            (["admin"], {"read", "generate", "train", "scrape", "admin"}),
+        ],
+    )
+    def test_grant_reading_and_themselves_and_admin_everything(self, scopes, granted):
+        token = ApiToken(scopes=scopes)
+
+        assert {scope.value for scope in Scope if token.grants(scope)} == granted
+
+    @pytest.mark.parametrize(
+        "value", [[], None, "read", {"read": 1}, ["root"], ["read", "read"], [["read"]], [None]]
+    )
+    def test_are_one_or_more_that_are_known(self, value):
+        with pytest.raises(ValidationError):
+            validate_scopes(value)
+
+    def test_of_tokens_that_are_older_than_scopes_are_everything(self):
+        migration = import_module("imagehub.accounts.migrations.0002_scopes_and_audit")
+        ApiTokenFactory(scopes=[])
+
+        migration.keep_tokens_working(apps, None)
+
+        assert ApiToken.objects.get().scopes == ["admin"]
