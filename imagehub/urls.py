@@ -9,6 +9,7 @@ from imagehub.api import problems
 
 api = [
     path("", include("imagehub.operations.api.urls")),
+    path("", include("imagehub.accounts.api.urls")),
     path("", include("albums.api.urls")),
     path("", include("generation.api.urls")),
     path("schema/", SpectacularAPIView.as_view(), name="schema"),
