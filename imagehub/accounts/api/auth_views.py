@@ -14,6 +14,7 @@ from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_sche
 from rest_framework import serializers, status
 from rest_framework.authentication import SessionAuthentication
 from rest_framework.exceptions import AuthenticationFailed
+from rest_framework.parsers import FormParser, MultiPartParser
 from rest_framework.permissions import AllowAny
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -21,6 +22,7 @@ from rest_framework.views import APIView
 
 from imagehub import rate_limits
 from imagehub.accounts import google
+from imagehub.api.parsers import JSONParser
 from imagehub.api.schema import ProblemSerializer
 
 SENTENCES = {
@@ -167,6 +169,7 @@ class LogoutView(NeverStored, APIView):
 
     permission_classes = [AllowAny]
     authentication_classes = [SessionAuthentication]
+    parser_classes = [JSONParser, FormParser, MultiPartParser]  # a button in a form signs out, too
 
     @extend_schema(request=None, responses={204: None})
     def post(self, request: Request) -> Response:
