@@ -16,9 +16,15 @@ from django.urls import reverse
 
 from imagehub.accounts.google import is_configured
 from imagehub.api import problems
+from imagehub.errors import ImageHubError
 
 CALLBACK = "/api/auth/google/callback"
 PLACE = ["auth", "google"]
+
+
+class BadCallback(ImageHubError):
+    code = "bad_callback"
+    title = "This is no answer of Google's"
 
 
 class CallbackRescueMiddleware:
@@ -57,7 +63,7 @@ def _is_stray(request: HttpRequest) -> bool:
 
 def _answer(request: HttpRequest) -> HttpResponse:
     if not request.GET.get("code") or not _is_known(request, request.GET.get("state", "")):
-        response = problems.bad_request(request, None)
+        response = problems.of_ours(BadCallback("Nothing here can finish a sign-in. Begin it anew."), request)
     else:
         response = HttpResponseRedirect(
             f"{reverse('google_callback')}?{request.META.get('QUERY_STRING', '')}"

@@ -35,7 +35,7 @@ class OpenIdProvider(ThreadingHTTPServer):
         self.changes: dict[str, object] = {}  # to the claims of the next token
         self.grants: dict[str, dict[str, str]] = {}
         self.refusals: list[str] = []
-        threading.Thread(target=self.serve_forever, daemon=True).start()
+        threading.Thread(target=self.serve_forever, args=[0.01], daemon=True).start()
 
     def consent(self, url: str, link: str = "allow") -> str:
         """Be the browser: open the page of consent, and return where a link of it leads."""

@@ -11,7 +11,8 @@ MALLORY, OWNER = "203.0.113.66", "198.51.100.7"
 
 
 @pytest.fixture(autouse=True)
-def _root(set_config):
+def _root(set_config, settings):
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # the slow one is Django's
     set_config(
         "rate_limits: {sign_in: {limit: 3, window_seconds: 3600}, sign_in_wide: {limit: 6, window_seconds: 3600}}"
     )
