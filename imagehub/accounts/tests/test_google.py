@@ -8,11 +8,12 @@ from allauth.socialaccount.internal.statekit import STATE_TTL, STATES_SESSION_KE
 from allauth.socialaccount.models import SocialAccount, SocialToken
 from django.contrib.auth.models import User
 from django.contrib.auth.signals import user_logged_in, user_logged_out, user_login_failed
+from django.core.signals import request_started
 from django.test import Client
 from django.urls import NoReverseMatch, reverse
 
 from imagehub.accounts.google import local_path
-from imagehub.accounts.staff_list import GROUP, withdraw_from_unlisted
+from imagehub.accounts.staff_list import GROUP, withdraw_before_first_request, withdraw_from_unlisted
 from imagehub.accounts.tests.factories import ApiTokenFactory, UserFactory
 
 pytestmark = pytest.mark.django_db
@@ -554,3 +555,14 @@ class TestRescue:
         Client().get(f"/auth/google/callback?{query}")
 
         assert code not in caplog.text
+
+
+def test_a_web_process_reads_the_list_before_its_first_request_and_once(client, google, settings):
+    settings.STAFF_EMAILS = frozenset({"ada@example.com"})
+    sign_in(client, google)
+    settings.STAFF_EMAILS = frozenset()
+
+    withdraw_before_first_request()
+    assert not me(client)["is_staff"]
+
+    assert not request_started.disconnect(dispatch_uid="imagehub.accounts.staff_list")
