@@ -41,7 +41,7 @@ class PasswordForm(AdminAuthenticationForm):
     def _counters(self) -> list[tuple[str, str]]:
         # As databases and people may compare names: nobody gets more attempts by writing one differently.
         name = unicodedata.normalize("NFKC", self.cleaned_data.get("username", "")).casefold()
-        address = address_key(self.request)
+        address = address_key(self.request)  # type: ignore[arg-type]
         return [
             ("sign_in", f"password:{address}:{name}"),
             ("sign_in_wide", f"password:{address}"),

@@ -71,7 +71,6 @@ def local_path(url: str) -> str:
     is_local = (
         len(url) <= MAX_NEXT
         and decoded.startswith("/")
-        and not decoded.startswith("//")
         and decoded.isprintable()
         and all(url_has_allowed_host_and_scheme(form, allowed_hosts=None) for form in (url, decoded))
     )

@@ -32,22 +32,23 @@ SENTENCES = {
 }
 
 
-class NeverStored:
-    """Answers that no cache may keep: they are about one session."""
+class AuthView(APIView):
+    """Open to everybody. No cache may keep an answer: it is about one session."""
 
-    def finalize_response(self, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        response = super().finalize_response(*args, **kwargs)  # type: ignore[misc]
+    permission_classes = [AllowAny]
+
+    def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Any:
+        response = super().finalize_response(request, response, *args, **kwargs)
         response.headers["Cache-Control"] = "no-store"
         return response
 
 
-class PopupView(NeverStored, APIView):
+class PopupView(AuthView):
     """A page in the popup, for browsers only; there is none unless Google sign-in is configured.
 
     Any other opener policy would cut the popup off from the page that opened it.
     """
 
-    permission_classes = [AllowAny]
     authentication_classes = [SessionAuthentication]
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
@@ -55,8 +56,8 @@ class PopupView(NeverStored, APIView):
             raise Http404
         super().initial(request, *args, **kwargs)
 
-    def finalize_response(self, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        response = super().finalize_response(*args, **kwargs)
+    def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Any:
+        response = super().finalize_response(request, response, *args, **kwargs)
         response.headers["Cross-Origin-Opener-Policy"] = "unsafe-none"
         return response
 
@@ -122,10 +123,8 @@ class DoneView(PopupView):
         )
 
 
-class MeView(NeverStored, APIView):
+class MeView(AuthView):
     """Who is calling. Never 401: a visitor is an answer as well."""
-
-    permission_classes = [AllowAny]
 
     def perform_authentication(self, request: Request) -> None:
         with suppress(AuthenticationFailed):  # from then on it is a visitor
@@ -164,10 +163,9 @@ class MeView(NeverStored, APIView):
         )
 
 
-class LogoutView(NeverStored, APIView):
+class LogoutView(AuthView):
     """End the session. Without one there is nothing to do."""
 
-    permission_classes = [AllowAny]
     authentication_classes = [SessionAuthentication]
     parser_classes = [JSONParser, FormParser, MultiPartParser]  # a button in a form signs out, too
 
