@@ -70,7 +70,7 @@ def local_path(url: str) -> str:
     decoded = unquote(unquote(url)).replace("\\", "/")
     is_local = (
         len(url) <= MAX_NEXT
-        and decoded.startswith("/")
+        and url.startswith("/")
         and decoded.isprintable()
         and all(url_has_allowed_host_and_scheme(form, allowed_hosts=None) for form in (url, decoded))
     )

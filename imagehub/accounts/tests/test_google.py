@@ -353,6 +353,7 @@ class TestNext:
             "/%252f/evil.com",
             "/%5cevil.com",
             "%2f%2fevil.com",
+            "%2fadmin",
             "javascript:alert(1)",
             "https://host@evil.com",
             "https://host\\.evil.com",
