@@ -10,10 +10,12 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from allauth.socialaccount.providers.google import views
 from django.conf import settings as django_settings
 from django.db import connection
 
 from imagehub import config
+from imagehub.accounts.tests.openid_provider import CLIENT_ID, CLIENT_SECRET, OpenIdProvider
 from imagehub.jobs import presence, reaper, stopping
 
 
@@ -111,3 +113,25 @@ def set_config(settings):
         config.get_config()
 
     return write
+
+
+@pytest.fixture
+def openid() -> Iterator[OpenIdProvider]:
+    """A provider that nobody knows yet."""
+    provider = OpenIdProvider()
+    yield provider
+    provider.shutdown()
+    provider.server_close()
+
+
+@pytest.fixture
+def google(openid, settings, monkeypatch) -> OpenIdProvider:
+    """The provider in Google's place, in this process. allauth reads its addresses when it is imported."""
+    settings.SOCIALACCOUNT_PROVIDERS = {
+        "google": settings.SOCIALACCOUNT_PROVIDERS["google"]
+        | {"APPS": [{"client_id": CLIENT_ID, "secret": CLIENT_SECRET}]}
+    }
+    monkeypatch.setattr(views.GoogleOAuth2Adapter, "authorize_url", f"{openid.url}/authorize")
+    monkeypatch.setattr(views.GoogleOAuth2Adapter, "access_token_url", f"{openid.url}/token")
+    monkeypatch.setattr(views, "ID_TOKEN_ISSUER", openid.url)
+    return openid

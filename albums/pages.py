@@ -10,6 +10,7 @@ from django.utils.http import urlencode
 from django.views.decorators.http import require_safe
 
 from albums.models import Album, Image, ImageQuerySet, may_see_everything
+from imagehub.accounts import google
 
 PAGE_SIZE = 60
 ALBUMS_SHOWN = 12
@@ -29,7 +30,7 @@ def contact_sheet(request: HttpRequest, album_id: uuid.UUID | None = None) -> Ht
     page = list(images[: PAGE_SIZE + 1])
     shown, has_more = page[:PAGE_SIZE], len(page) > PAGE_SIZE
 
-    return render(
+    response = render(
         request,
         "albums/contact_sheet.html",
         {
@@ -42,6 +43,9 @@ def contact_sheet(request: HttpRequest, album_id: uuid.UUID | None = None) -> Ht
             "is_staff": may_see_everything(request.user),
         },
     )
+    if google.is_configured():  # or the popup of the sign-in could not tell this page that it is done
+        response.headers["Cross-Origin-Opener-Policy"] = "same-origin-allow-popups"
+    return response
 
 
 def _ordered(images: ImageQuerySet, album: Album | None) -> ImageQuerySet:

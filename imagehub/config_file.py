@@ -134,6 +134,8 @@ def _not_writable(error: OSError) -> ConfigNotWritable:
 
 
 def _text(path: Path) -> str:
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise ValueError("it is not a file")
     with path.open("rb") as file:
         data = file.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
@@ -181,14 +183,16 @@ def _changed(text: str, changes: Mapping[str, Any], before: Config) -> str:
     if data is None:
         data = CommentedMap()
         if text.strip():  # nothing but comments: they would be lost
-            return text.rstrip() + "\n" + _dump(yaml, _merged(data, changes, before))
-    return _dump(yaml, _merged(data, changes, before))
+            return text.rstrip() + "\n" + _dump(yaml, _merged(data, changes, before, Config()))
+    return _dump(yaml, _merged(data, changes, before, Config()))
 
 
-def _merged(data: Any, changes: Mapping[str, Any], before: Section) -> Any:
+def _merged(data: Any, changes: Mapping[str, Any], before: Section, default: Section) -> Any:
     for name, value in changes.items():
         current = getattr(before, name)
-        if value is None:
+        if value is None and type(before).model_fields[name].is_required():
+            data[name] = getattr(default, name)
+        elif value is None:
             data.pop(name, None)
         elif isinstance(value, Mapping) and isinstance(current, Section):
             if name not in data:  # what a section must have, it has by default: now it has to stand there
@@ -196,7 +200,7 @@ def _merged(data: Any, changes: Mapping[str, Any], before: Section) -> Any:
                 data[name] = CommentedMap(
                     {inner: getattr(current, inner) for inner, field in fields if field.is_required()}
                 )
-            _merged(data[name], value, current)
+            _merged(data[name], value, current, getattr(default, name))
         else:
             data[name] = value
     return data

@@ -108,6 +108,7 @@ class RateLimitsConfig(Section):
     scrape_start: RateLimit = RateLimit(limit=10, window_seconds=3600)
     labeling: RateLimit = RateLimit(limit=30, window_seconds=3600)
     sign_in: RateLimit = RateLimit(limit=10, window_seconds=60)
+    sign_in_wide: RateLimit = RateLimit(limit=100, window_seconds=3600)
 
 
 class Config(Section):

@@ -68,6 +68,11 @@ def rate_limit_key(request: HttpRequest) -> str:
     user = getattr(request, "user", None)
     if user is not None and user.is_authenticated:
         return f"user:{user.pk}"
+    return address_key(request)
+
+
+def address_key(request: HttpRequest) -> str:
+    """Return the address of the client as a key (IPv6: its network), whoever is signed in."""
     return f"ip:{_network(client_address(request))}"
 
 

@@ -15,22 +15,22 @@ Root = Literal["media", "models", "training", "scraping"]
 
 def media_root() -> Path:
     """Pictures, thumbnails and what jobs stage."""
-    return _root("media")
+    return root("media")
 
 
 def models_root() -> Path:
     """Weights of base models."""
-    return _root("models")
+    return root("models")
 
 
 def training_root() -> Path:
     """Datasets, checkpoints and adapters."""
-    return _root("training")
+    return root("training")
 
 
 def scraping_root() -> Path:
     """What crawls fetch before it is taken in."""
-    return _root("scraping")
+    return root("scraping")
 
 
 def logs_root() -> Path:
@@ -38,6 +38,7 @@ def logs_root() -> Path:
     return Path(settings.VAR_DIR) / "logs"
 
 
-def _root(name: Root) -> Path:
+def root(name: Root) -> Path:
+    """Return where a root lies now."""
     named = settings.NAMED_ROOTS.get(name) or getattr(get_config().paths, name)
     return Path(named) if named else Path(settings.VAR_DIR) / name

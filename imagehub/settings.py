@@ -50,6 +50,14 @@ TRUSTED_PROXIES = int(env.str("IMAGEHUB_TRUSTED_PROXIES", default="") or 0)
 # What is ours: staff work with the rows of these packages, and the audit trail records their changes.
 OWN_PACKAGES = ("imagehub", "albums", "training", "scraping", "generation")
 
+# Signing in with Google is off, and nowhere to be seen, unless both of these are set.
+GOOGLE_CLIENT_ID = env.str("GOOGLE_CLIENT_ID", default="")
+GOOGLE_CLIENT_SECRET = env.str("GOOGLE_CLIENT_SECRET", default="")
+# Whoever signs in with one of these addresses is staff for as long as it stands here.
+STAFF_EMAILS = frozenset(email.strip().lower() for email in env.list("IMAGEHUB_STAFF_EMAILS", default=[]))
+# Another OpenID provider in Google's place, with its paths /authorize, /token, /certs and /userinfo.
+GOOGLE_URL = env.str("IMAGEHUB_GOOGLE_URL", default="").rstrip("/")
+
 INSTALLED_APPS = [
     # Ours first: imagehub.jobs replaces Django-Q's `qcluster` command with one that can be supervised.
     "imagehub",
@@ -60,7 +68,7 @@ INSTALLED_APPS = [
     "training",
     "scraping",
     "generation",
-    "django.contrib.admin",
+    "imagehub.accounts.admin_config.AdminConfig",  # django.contrib.admin with a lock on its door
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -73,6 +81,10 @@ INSTALLED_APPS = [
     "drf_spectacular",
     "drf_spectacular_sidecar",
     "django_q",
+    "allauth",
+    "allauth.account",
+    "allauth.socialaccount",
+    "allauth.socialaccount.providers.google",
     "django_ratelimit",
     *env.list("IMAGEHUB_EXTRA_APPS", default=[]),
 ]
@@ -87,11 +99,13 @@ MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
+    "imagehub.accounts.callback_rescue.CallbackRescueMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "imagehub.accounts.middleware.AuditMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
+    "allauth.account.middleware.AccountMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
 
@@ -109,6 +123,7 @@ TEMPLATES = [
                 "django.template.context_processors.request",
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
+                "imagehub.accounts.context_processors.google_sign_in",
             ]
         },
     }
@@ -207,6 +222,34 @@ AUTH_PASSWORD_VALIDATORS = [
     )
 ]
 LOGIN_URL = "admin:login"
+SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = (
+    "Lax"  # Google leads back by a link, so the session comes along
+)
+
+ACCOUNT_ADAPTER = "imagehub.accounts.google.AccountAdapter"
+ACCOUNT_EMAIL_VERIFICATION = "none"  # Google has verified the address, or nobody is signed in
+SOCIALACCOUNT_ADAPTER = "imagehub.accounts.google.GoogleAdapter"
+SOCIALACCOUNT_PROVIDERS = {
+    "google": {
+        "APPS": [{"client_id": GOOGLE_CLIENT_ID, "secret": GOOGLE_CLIENT_SECRET}]
+        if GOOGLE_CLIENT_ID and GOOGLE_CLIENT_SECRET
+        else [],
+        "SCOPE": ["openid", "email", "profile"],
+        "AUTH_PARAMS": {"prompt": "select_account"},
+        "OAUTH_PKCE_ENABLED": True,
+    }
+    | (
+        {
+            "AUTHORIZE_URL": f"{GOOGLE_URL}/authorize",
+            "ACCESS_TOKEN_URL": f"{GOOGLE_URL}/token",
+            "CERTS_URL": f"{GOOGLE_URL}/certs",
+            "IDENTITY_URL": f"{GOOGLE_URL}/userinfo",
+            "ID_TOKEN_ISSUER": GOOGLE_URL,
+        }
+        if GOOGLE_URL
+        else {}
+    )
+}
 CSRF_FAILURE_VIEW = "imagehub.api.problems.csrf_failure"
 
 LANGUAGE_CODE = "en-us"

@@ -1,9 +1,16 @@
+import allauth.account.admin
+import allauth.socialaccount.admin  # noqa: F401 - registers what is unregistered below
+from allauth.account.models import EmailAddress
+from allauth.socialaccount.models import SocialApp, SocialToken
 from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
 from imagehub.accounts import services
 from imagehub.accounts.models import ApiToken, AuditEntry
+
+# Clients of Google come from the settings alone, and nothing is stored in the other two.
+admin.site.unregister([EmailAddress, SocialApp, SocialToken])
 
 
 @admin.register(ApiToken)

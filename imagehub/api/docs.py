@@ -12,7 +12,6 @@ class DocsView(SpectacularSwaggerView):
     """Swagger UI under the policy of every page: the script that starts it is a static file."""
 
     url_name = "schema"
-    http_method_names = ["get", "head"]
     template_name = "imagehub/api_docs.html"
     http_method_names = ["get", "head"]
 

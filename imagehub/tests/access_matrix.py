@@ -74,6 +74,11 @@ MATRIX: dict[str, Access] = {
     "api/admin/config/reload": api("POST"),
     "api/albums": api("GET", **PUBLIC),
     "api/albums/<pk>": api("GET", of="album", **PUBLIC),
+    "api/auth/done": page("GET HEAD OPTIONS"),
+    "api/auth/google/callback": page("GET HEAD OPTIONS"),
+    "api/auth/login": page("GET HEAD OPTIONS"),
+    "api/auth/logout": page("POST OPTIONS"),
+    "api/auth/me": api("GET", **OPEN),
     "api/auth/tokens": api("GET POST", bodies={"POST": {"name": "laptop", "scopes": ["read"]}}, **OWN),
     "api/auth/tokens/<pk>": api("GET DELETE", of="token", **OWN),
     "api/config": api("GET PATCH", bodies={"PATCH": {"engine": {"idle_seconds": 299}}}),
@@ -124,6 +129,7 @@ ADMIN_MODELS: dict[str, tuple[str, str]] = {
         "view change",
     ),  # to cancel on the list: a job's own page is read only
     "jobs.workerpresence": (LOOK, LOOK),
+    "socialaccount.socialaccount": (NOTHING, ALL),
     "training.basemodel": (ALL, ALL),
 }
 """What staff, and what superusers may do on the pages of each model."""

@@ -42,7 +42,7 @@ class Caller:
 
 
 @pytest.fixture
-def here() -> world.World:
+def here(google) -> world.World:
     return world.build()
 
 
@@ -117,7 +117,7 @@ def test_lets_everybody_do_what_the_matrix_says_and_nothing_else(path, here):
                 url = route.url(**dict.fromkeys(route.parameters, target.pk))
                 with transaction.atomic():  # each call finds everything as it was
                     response = client.generic(method, url, *_body(access, method))
-                    is_lacking = _is_change(caller, method, response) and not _is_recorded(response)
+                    is_lacking = _is_change(access, caller, method, response) and not _is_recorded(response)
                     transaction.set_rollback(True)
                 expected, got = wanted(access, method, caller, target), answer(response)
                 if expected != got:
@@ -133,7 +133,9 @@ def _body(access: Access, method: str) -> tuple[str, ...]:
     return () if method in SAFE else (json.dumps(access.bodies.get(method, {})), "application/json")
 
 
-def _is_change(caller: Caller, method: str, response: HttpResponse) -> bool:
+def _is_change(access: Access, caller: Caller, method: str, response: HttpResponse) -> bool:
+    if access.is_page and caller.scopes is not None:  # who knows no tokens knows no caller
+        return False
     return caller.role >= Role.STAFF and method not in SAFE and 200 <= response.status_code < 300
 
 

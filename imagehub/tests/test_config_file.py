@@ -63,6 +63,11 @@ class TestWriting:
         assert read(file) == parse("")
         assert "ask the picture team" in file.read_text()
 
+    def test_null_brings_back_the_default_of_what_a_section_must_have(self, file):
+        change(file, {"generation": {"steps": {"maximum": None}}})
+
+        assert read(file).generation.steps.maximum == 150
+
     def test_makes_a_file_that_was_not_there(self, tmp_path):
         change(tmp_path / "new.yaml", {"engine": {"threads": 2}})
 
@@ -79,8 +84,7 @@ class TestWriting:
         change(file, {"engine": {"threads": 2}})
 
         assert stat.S_IMODE(file.stat().st_mode) == 0o640
-        assert {path.name for path in file.parent.glob("*tuned*")} == {"tuned.yaml"}
-        assert {path.name for path in file.parent.glob(".*tuned*")} == {".tuned.yaml.lock"}
+        assert {path.name for path in file.parent.glob("*tuned*")} == {"tuned.yaml", ".tuned.yaml.lock"}
 
     def test_changes_what_a_symbolic_link_leads_to(self, file, tmp_path):
         link = tmp_path / "link.yaml"
@@ -112,7 +116,7 @@ class TestWriting:
 
         assert read(file).generation.default_model == value
 
-    @pytest.mark.parametrize("value", [float("nan"), float("inf"), "\ud800", [], {"a": 1}, "30"])
+    @pytest.mark.parametrize("value", [float("nan"), float("inf"), "\ud800", [], {"a": 1}])
     def test_odd_values_are_refused(self, file, value):
         with pytest.raises(ConfigInvalid):
             change(file, {"generation": {"guidance_scale_maximum": value}})

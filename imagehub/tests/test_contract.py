@@ -46,7 +46,7 @@ def _one_connection():
 
 
 @pytest.fixture
-def here(db):
+def here(db, google):
     return world.build()
 
 

@@ -37,6 +37,14 @@ def test_the_schema_has_the_version_of_the_code():
     [
         ({"IMAGEHUB_ENV": "production"}, "IMAGEHUB_SECRET_KEY"),
         ({"IMAGEHUB_ENV": "staging"}, "'development' or 'production'"),
+        (
+            {
+                "IMAGEHUB_ENV": "production",
+                "IMAGEHUB_SECRET_KEY": "k" * 60,
+                "IMAGEHUB_GOOGLE_URL": "http://id.test",
+            },
+            "IMAGEHUB_GOOGLE_URL does not begin with https://",
+        ),
     ],
 )
 def test_a_wrong_environment_does_not_start(process_env, env, sentence):

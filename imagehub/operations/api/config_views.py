@@ -15,6 +15,7 @@ from imagehub.api.schema import problem
 from imagehub.config_file import ConfigInvalid
 from imagehub.config_schema import Config
 from imagehub.operations.configuration import change_configuration, reload_configuration
+from imagehub.roots import root
 
 
 class CacheStateSerializer(serializers.Serializer):
@@ -42,7 +43,7 @@ class ConfigView(APIView):
     @extend_schema(operation_id="config_retrieve", responses=Config)
     def get(self, request: Request) -> Response:
         """Return the configuration in force, defaults included."""
-        return Response(config.get_config().model_dump(mode="json"))
+        return Response(_body(config.get_config()))
 
     @extend_schema(
         operation_id="config_change",
@@ -57,7 +58,7 @@ class ConfigView(APIView):
             changed = change_configuration(request.data)
         except ConfigInvalid as error:
             raise serializers.ValidationError(_nested(error)) from error
-        return Response(changed.model_dump(mode="json"))
+        return Response(_body(changed))
 
 
 class ConfigCacheView(APIView):
@@ -78,6 +79,12 @@ class ConfigReloadView(APIView):
     @extend_schema(request=None, responses={200: CacheStateSerializer, **problem(409)})
     def post(self, request: Request) -> Response:
         return Response(CacheStateSerializer(asdict(reload_configuration())).data)
+
+
+def _body(configuration: Config) -> dict[str, Any]:
+    """Return the configuration with paths as they are in the end: the environment goes before the file."""
+    paths = {name: str(root(name)) for name in type(configuration.paths).model_fields}
+    return configuration.model_dump(mode="json") | {"paths": paths}
 
 
 def _nested(error: ConfigInvalid) -> dict[str, Any]:

@@ -31,14 +31,20 @@ def session():
 
 
 class TestChange:
-    def test_shows_what_is_in_force_with_defaults_and_paths(self, staff, set_config):
-        set_config("engine: {threads: 3}\npaths: {models: /srv/models}")
+    def test_shows_what_is_in_force_with_defaults_and_paths(self, staff, set_config, settings, tmp_path):
+        set_config("engine: {threads: 3}\npaths: {models: /srv/models, media: /srv/media}")
+        settings.NAMED_ROOTS = {"media": "/mnt/media"}
 
         body = staff.get(CONFIG).json()
 
         assert body["engine"]["threads"] == 3
         assert body["generation"]["steps"] == {"minimum": 1, "maximum": 150}
-        assert body["paths"] == {"media": None, "models": "/srv/models", "training": None, "scraping": None}
+        assert body["paths"] == {
+            "media": "/mnt/media",
+            "models": "/srv/models",
+            "training": str(tmp_path / "training"),
+            "scraping": str(tmp_path / "scraping"),
+        }
 
     def test_holds_at_once_and_answers_with_the_whole(self, staff):
         response = staff.patch(CONFIG, {"rate_limits": {"generate": {"limit": 12}}})
