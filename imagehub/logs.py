@@ -52,8 +52,7 @@ def logging_settings(*, level: str, log_format: str) -> dict[str, Any]:
         wrapper_class=structlog.stdlib.BoundLogger,
     )
     # Web servers and Django bring handlers of their own; theirs would write what ours would redact.
-    foreign = ("django", "django.server", "uvicorn", "uvicorn.error", "uvicorn.access")
-    foreign += ("gunicorn.error", "gunicorn.access")
+    foreign = ("django", "django.server", "uvicorn", "uvicorn.error", "gunicorn.error")
     return {
         "version": 1,
         "disable_existing_loggers": False,
@@ -63,6 +62,11 @@ def logging_settings(*, level: str, log_format: str) -> dict[str, Any]:
         "root": {"handlers": ["stderr"], "level": level},
         "loggers": {
             **{name: {"handlers": [], "propagate": True} for name in foreign},
+            # `request.completed` says more than their access logs, and less.
+            **{
+                name: {"handlers": [], "propagate": True, "level": "WARNING"}
+                for name in ("uvicorn.access", "gunicorn.access")
+            },
             "django.request": {"level": "ERROR"},  # what clients do wrong is told to them
             "django-q": {"level": "WARNING"},  # an INFO line for each doorbell helps nobody
         },
