@@ -17,6 +17,23 @@ from django.db import connection
 from imagehub import config
 from imagehub.accounts.tests.openid_provider import CLIENT_ID, CLIENT_SECRET, OpenIdProvider
 from imagehub.jobs import presence, reaper, stopping
+from imagehub.tests import canaries
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """Fail a test in which something secret was told. Here, and not in a fixture, the database still has its rows."""
+    canaries.watch()
+    result = yield
+    uses_database = item.get_closest_marker("django_db") or "db" in getattr(item, "fixturenames", ())
+    if problems := canaries.take(database=bool(uses_database)):
+        pytest.fail("\n".join(problems), pytrace=False)
+    return result
+
+
+@pytest.fixture(autouse=True)
+def _no_canaries_from_before() -> None:
+    canaries.take(database=False)
 
 
 @pytest.fixture(autouse=True)

@@ -49,6 +49,9 @@ class GenerationJob(Job):
             ),
         ]
 
+    def sensitive_texts(self) -> tuple[str, ...]:
+        return tuple(filter(None, (self.prompt, self.negative_prompt)))
+
     def image_seed(self, index: int) -> int:
         """Return the seed of one picture of the job; it wraps round at the largest seed."""
         return (self.seed + index) % (MAX_SEED + 1)

@@ -174,7 +174,7 @@ def _render(job: GenerationJob, lease: Lease, image: Image, output: Path) -> Non
             _request(job, image, output),
             on_event=on_event,
             should_stop=lease.should_stop,
-            sensitive=[job.prompt, job.negative_prompt],
+            sensitive=job.sensitive_texts(),
         )
     except EngineCancelled:
         raise JobCancelled if lease.cancel_requested else WorkerStopping from None

@@ -72,6 +72,7 @@ class WarmEngine:
         """
         key = uuid.uuid4().hex
         self._log.hide(sensitive)
+        self._log.begin_job()
 
         def is_final(event: dict[str, Any]) -> bool:
             return event.get("id") == key and event.get("event") in FINAL

@@ -1,25 +1,44 @@
-"""An id for each request, by which its log lines are found."""
+"""An id for each request, by which its log lines are found, and the one line that tells how it went."""
 
+import logging
 import re
+import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from contextvars import copy_context
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import structlog
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from django.conf import settings
+from django.utils.functional import LazyObject, empty
 
-from imagehub.context import request_id
+from imagehub.context import at_work, hide, request_id
+from imagehub.redaction import sensitive_values
+from imagehub.security_headers import PLAIN_HTTP_PATHS
 
 if TYPE_CHECKING:
     from django.http import HttpRequest
     from django.http.response import HttpResponseBase
 
+logger = structlog.stdlib.get_logger(__name__)
+
 HEADER = "X-Request-ID"
 
 _ACCEPTED = re.compile(r"[A-Za-z0-9_-]{8,64}")
 
+_OAUTH_PARAMETERS = ("code", "state")
+
+_PROBES = [re.compile(path) for path in PLAIN_HTTP_PATHS]
+
 
 class RequestIdMiddleware:
-    """Give each request an id: the caller's own if it looks like one, and answer with it."""
+    """Give each request an id: the caller's own if it looks like one, and answer with it.
+
+    Logs ``request.completed`` when the answer is there, or when the last of a stream was sent.
+    """
 
     sync_capable = True
     async_capable = True
@@ -34,18 +53,22 @@ class RequestIdMiddleware:
         """Answer a request, or, around an asynchronous view, return the coroutine that does."""
         if self._is_async:
             return self._answer_async(request)
-        context = request_id.set(_id_of(request))
-        try:
-            return _marked(self.get_response(request))
-        finally:
-            request_id.reset(context)
+        started = time.perf_counter()
+        with _answering(request):
+            hide(*_credentials(request))
+            return _finished(request, self.get_response(request), started)
 
     async def _answer_async(self, request: "HttpRequest") -> "HttpResponseBase":
-        context = request_id.set(_id_of(request))
-        try:
-            return _marked(await self.get_response(request))
-        finally:
-            request_id.reset(context)
+        started = time.perf_counter()
+        with _answering(request):
+            hide(*_credentials(request))
+            return _finished(request, await self.get_response(request), started)
+
+
+def _answering(request: "HttpRequest") -> AbstractContextManager[None]:
+    return at_work(
+        request=_id_of(request), facts=partial(_facts, request), sensitive=partial(_form_values, request)
+    )
 
 
 def _id_of(request: "HttpRequest") -> str:
@@ -53,6 +76,67 @@ def _id_of(request: "HttpRequest") -> str:
     return sent if _ACCEPTED.fullmatch(sent) else uuid.uuid4().hex
 
 
-def _marked(response: "HttpResponseBase") -> "HttpResponseBase":
+def _facts(request: "HttpRequest") -> dict[str, str]:
+    """Return what is known by now. To ask who the user is could ask the database, in the middle of its failure."""
+    user = getattr(request, "user", None)
+    is_known = not (isinstance(user, LazyObject) and user._wrapped is empty)
+    match = request.resolver_match
+    return {
+        "user": getattr(user, "email", "") if is_known else "",
+        "operation": match.view_name if match else "",
+    }
+
+
+def _credentials(request: "HttpRequest") -> Iterator[str]:
+    """Yield what the head of a request says that nobody else may know."""
+    meta = request.META
+    if authorization := meta.get("HTTP_AUTHORIZATION"):
+        yield authorization.partition(" ")[2]
+    if key := meta.get("HTTP_IDEMPOTENCY_KEY"):
+        yield key
+    if meta.get("HTTP_COOKIE"):
+        for name in (settings.SESSION_COOKIE_NAME, settings.CSRF_COOKIE_NAME):
+            if value := request.COOKIES.get(name):
+                yield value
+    if meta.get("QUERY_STRING"):
+        query = dict(request.GET.lists())
+        yield from sensitive_values(query)
+        for name in _OAUTH_PARAMETERS:
+            yield from query.get(name, [])
+
+
+def _form_values(request: "HttpRequest") -> Iterator[str]:
+    """Yield the secrets and prompts of a form, once a view has read it: to read it first would bind the view."""
+    if form := request.__dict__.get("_post"):
+        yield from sensitive_values(dict(form.lists()))
+
+
+def _finished(request: "HttpRequest", response: "HttpResponseBase", started: float) -> "HttpResponseBase":
     response.headers[HEADER] = request_id.get()
+    log = partial(_log, request, response.status_code, started)
+    if response.streaming:
+        # Closed when the last part is sent or the client has gone, outside of this context.
+        response._resource_closers.append(partial(copy_context().run, log))  # type: ignore[attr-defined]
+    else:
+        log()
     return response
+
+
+def _log(request: "HttpRequest", status: int, started: float) -> None:
+    logger.log(
+        _level(request.path, status),
+        "request.completed",
+        method=request.method,
+        path=request.path,  # without the query
+        status=status,
+        duration_ms=round((time.perf_counter() - started) * 1000, 1),
+    )
+
+
+def _level(path: str, status: int) -> int:
+    if status >= 500:
+        return logging.ERROR
+    is_routine = path.startswith(settings.STATIC_URL) or any(
+        probe.match(path.removeprefix("/")) for probe in _PROBES
+    )
+    return logging.DEBUG if is_routine else logging.INFO

@@ -21,6 +21,7 @@ from environ import Env
 
 from imagehub.config_file import read as read_config
 from imagehub.config_schema import Config
+from imagehub.logs import FORMATS
 
 POSTGRESQL = "django.db.backends.postgresql"
 SQLITE = "django.db.backends.sqlite3"
@@ -86,6 +87,7 @@ def value_problems(environ: Mapping[str, str]) -> list[str]:
             if (value := environ.get(name)) and not Path(value).is_absolute()
         ),
         *_log_level_problems(environ.get("IMAGEHUB_LOG_LEVEL", "INFO")),
+        *_log_format_problems(environ.get("IMAGEHUB_LOG_FORMAT", "")),
         *(
             f"{name} begins with $, which stands for the name of another variable."
             for name in ("IMAGEHUB_SECRET_KEY", "GOOGLE_CLIENT_ID", "GOOGLE_CLIENT_SECRET")
@@ -201,6 +203,11 @@ def _redis_problems(url: str) -> Iterator[str]:
 def _log_level_problems(level: str) -> Iterator[str]:
     if level not in logging.getLevelNamesMapping():
         yield "IMAGEHUB_LOG_LEVEL is none of DEBUG, INFO, WARNING and ERROR."
+
+
+def _log_format_problems(log_format: str) -> Iterator[str]:
+    if log_format and log_format not in FORMATS:
+        yield "IMAGEHUB_LOG_FORMAT is neither json nor text."
 
 
 def _secret_key_problems(key: str) -> Iterator[str]:

@@ -2,8 +2,9 @@
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
+from typing import Any
 
 REDACTED = "[redacted]"
 
@@ -70,6 +71,19 @@ def is_sensitive_field(name: str) -> bool:
     """Tell whether the values of a field with this name are prompts, captions or secrets."""
     name = name.lower()
     return any(word in name for word in SENSITIVE_FIELDS)
+
+
+def sensitive_values(data: Any, *, is_sensitive: bool = False) -> Iterator[str]:
+    """Yield each string in nested data that stands under the name of a sensitive field."""
+    if isinstance(data, str):
+        if is_sensitive:
+            yield data
+    elif isinstance(data, Mapping):
+        for name, inner in data.items():
+            yield from sensitive_values(inner, is_sensitive=is_sensitive or is_sensitive_field(str(name)))
+    elif isinstance(data, list | tuple):
+        for inner in data:
+            yield from sensitive_values(inner, is_sensitive=is_sensitive)
 
 
 def redact(text: str, *, sensitive: Iterable[str] = ()) -> str:

@@ -8,6 +8,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from imagehub import security_headers
 from imagehub.jobs.clusters import django_q_settings
+from imagehub.logs import format_of, logging_settings
 from imagehub.production import refuse_unfit_environment
 from imagehub.secret_key import development_secret_key
 
@@ -307,17 +308,6 @@ SPECTACULAR_SETTINGS = {
     },
 }
 
-LOGGING = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "formatters": {"line": {"()": "imagehub.logs.RedactingFormatter"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
-    # Django-Q adds a handler of its own, and stops propagation, where the root has none.
-    "root": {"handlers": ["stderr"], "level": env.str("IMAGEHUB_LOG_LEVEL", default="INFO")},
-    "loggers": {
-        "django": {"handlers": [], "propagate": True},
-        "django.server": {"handlers": [], "propagate": True},
-        "django.request": {"level": "ERROR"},  # what clients do wrong is told to them
-        "django-q": {"level": "WARNING"},  # an INFO line for each doorbell helps nobody
-    },
-}
+LOGGING = logging_settings(
+    level=env.str("IMAGEHUB_LOG_LEVEL", default="INFO"), log_format=format_of(os.environ)
+)

@@ -5,6 +5,7 @@ import PIL.Image
 
 from albums.models import Album, AlbumImage, Image, Visibility
 from imagehub import storage
+from imagehub.tests.canaries import CANARY
 
 SIDE = 8
 
@@ -42,6 +43,8 @@ class ImageFactory(factory.django.DjangoModelFactory):
     height = SIDE
     format = Image.Format.PNG
     source_kind = Image.SourceKind.UPLOAD
+    prompt = f"a picture, {CANARY}"
+    negative_prompt = f"a blur, {CANARY}"
 
 
 class AlbumFactory(factory.django.DjangoModelFactory):

@@ -2,6 +2,7 @@ import factory
 
 from generation.models import GenerationJob
 from imagehub.accounts.tests.factories import UserFactory
+from imagehub.tests.canaries import CANARY
 from training.models import BaseModel
 
 
@@ -26,7 +27,7 @@ class GenerationJobFactory(factory.django.DjangoModelFactory):
         model = GenerationJob
 
     owner = factory.SubFactory(UserFactory, staff=True)
-    prompt = "a red heart on a white background"
+    prompt = f"a red heart on a white background, {CANARY}"
     seed = 1
     steps = 2
     width = 64

@@ -18,7 +18,7 @@ from imagehub.jobs.models import JobStatus
 
 pytestmark = pytest.mark.django_db
 
-PROMPT = {"prompt": "a red heart on a white background"}
+PROMPT = {"prompt": f"a red heart on a white background, {CANARY}"}
 
 
 @pytest.fixture(autouse=True)

@@ -7,6 +7,9 @@ from typing import IO, Any
 from rest_framework import parsers
 from rest_framework.exceptions import ParseError, UnsupportedMediaType
 
+from imagehub.context import hide
+from imagehub.redaction import sensitive_values
+
 MAX_DEPTH = 50
 MAX_DIGITS = 1000
 MAX_QUOTED = 100
@@ -15,6 +18,7 @@ MAX_QUOTED = 100
 class JSONParser(parsers.JSONParser):
     """Reads JSON (RFC 8259), which is UTF-8, from one object whose keys differ.
 
+    Prompts and secrets in it are hidden from the log lines of the request.
     NaN and Infinity are let through, so that the field that is given one refuses it by name.
     The base class also tells DRF to hold the body to ``DATA_UPLOAD_MAX_MEMORY_SIZE``.
     """
@@ -47,6 +51,7 @@ class JSONParser(parsers.JSONParser):
         except RecursionError as error:
             raise ParseError(_TOO_DEEP) from error
         _check_depth(value)
+        hide(*sensitive_values(value))
         return value
 
 

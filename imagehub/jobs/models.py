@@ -20,6 +20,7 @@ from django.db.models import Case, F, Q, Value, When
 from django.db.models.functions import Coalesce, Now
 from django.utils import timezone
 
+from imagehub.context import current_request_id
 from imagehub.identifiers import new_id
 
 LEASE = timedelta(seconds=20)
@@ -236,6 +237,14 @@ class Job(models.Model):
     priority = models.SmallIntegerField(default=0, help_text="Higher goes first.")
     owner = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+")
 
+    request_id = models.CharField(
+        max_length=64,
+        blank=True,
+        default=current_request_id,
+        editable=False,
+        help_text="Of the request that made it.",
+    )
+
     attempt = models.PositiveSmallIntegerField(default=0)
     max_attempts = models.PositiveSmallIntegerField(default=3, validators=[MinValueValidator(1)])
     worker = models.CharField(max_length=200, blank=True, help_text="Host and process that claimed it last.")
@@ -286,6 +295,10 @@ class Job(models.Model):
 
     def __str__(self) -> str:
         return f"{self._meta.verbose_name} {self.pk}"
+
+    def sensitive_texts(self) -> tuple[str, ...]:
+        """Return what must not stand in a log line: prompts, captions."""
+        return ()
 
     @property
     def is_finished(self) -> bool:

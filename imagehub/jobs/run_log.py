@@ -11,6 +11,7 @@ from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
+from imagehub.context import job_id, request_id
 from imagehub.redaction import redact
 
 logger = logging.getLogger(__name__)
@@ -49,6 +50,7 @@ class RunLog:
         self._sensitive: tuple[str, ...] = ()
         self._lock = threading.Lock()
         self._pending = bytearray()
+        self._job = ""
         self._update = b""
         self._dropped = 0
         self._update_dropped = 0
@@ -77,6 +79,12 @@ class RunLog:
         with self._lock:
             lines = [self._take_line()] if self._has_rest() else []
             self._append([*lines, self._encode(text)])
+
+    def begin_job(self) -> None:
+        """Add a line that names the job at hand and the request it came from, unless it is the same as before."""
+        if (job := job_id.get()) and job != self._job:
+            self._job = job
+            self.write_line(f"--- job {job} of request {request_id.get() or '-'}")
 
     def flush(self) -> None:
         """Write the unfinished last line, if there is one."""

@@ -8,7 +8,7 @@ import traceback
 
 from django.db import Error as DatabaseError
 
-from imagehub.context import job_id
+from imagehub.context import at_work
 from imagehub.database import drop_connections
 from imagehub.jobs import presence, stopping
 from imagehub.jobs.clusters import SLICE_SECONDS, Cluster
@@ -63,14 +63,12 @@ def run_next(kind: JobKind) -> bool:
 
 def run_claimed(kind: JobKind, job: Job) -> None:
     """Do one claimed job and record how it ended. Never raises for what the job did."""
-    context = job_id.set(str(job.pk))
-    lease = Lease(job)
-    try:
-        _perform(kind, job, lease)
-    except LeaseLost:
-        logger.warning("Job %s was taken away; what it did last was not written", job.pk)
-    finally:
-        job_id.reset(context)
+    facts = {"kind": kind.name, "user": job.owner.email}
+    with at_work(request=job.request_id, job=str(job.pk), facts=lambda: facts, sensitive=job.sensitive_texts):
+        try:
+            _perform(kind, job, Lease(job))
+        except LeaseLost:
+            logger.warning("Job %s was taken away; what it did last was not written", job.pk)
 
 
 def _perform(kind: JobKind, job: Job, lease: Lease) -> None:

@@ -4,6 +4,7 @@ import factory
 from django.contrib.auth.models import User
 
 from imagehub.accounts.models import PREFIX_LENGTH, ApiToken, Scope
+from imagehub.tests.canaries import CANARY
 
 
 class UserFactory(factory.django.DjangoModelFactory[User]):
@@ -25,7 +26,7 @@ class ApiTokenFactory(factory.django.DjangoModelFactory[ApiToken]):
         model = ApiToken
 
     class Params:
-        secret = factory.Sequence(lambda n: f"ih_secret-of-a-token-{n}")
+        secret = factory.Sequence(lambda n: f"ih_secret-of-a-token-{n}-{CANARY}")
 
     user = factory.SubFactory(UserFactory)
     name = "test"

@@ -52,7 +52,7 @@ def web_service(host: str, port: int) -> Service:
     argv += ["--no-access-log", "--no-server-header", "--timeout-graceful-shutdown", "5"]
     # Whom to believe about a client's address is decided once, in imagehub/client_address.py.
     argv += ["--no-proxy-headers"]
-    # An empty configuration: what the server logs goes to the root logger, and through our formatter.
+    # Until Django sets logs up, and in a parent of several processes, the server writes through our formatter too.
     argv += ["--log-config", str(settings.BASE_DIR / "imagehub" / "uvicorn_logging.json")]
     return Service("web", argv)
 
