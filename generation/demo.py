@@ -11,6 +11,7 @@ import urllib.request
 from collections.abc import Callable
 from datetime import timedelta
 from http import HTTPStatus
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ from imagehub.jobs import parent_death
 from imagehub.jobs.supervisor import port_is_free
 
 ADMIN = "demo"
+COLLEAGUE = "demo-colleague"
+"""Two people ask for the pictures in turns: each may ask for ten a minute, and there are twelve."""
 STARTUP_SECONDS = 90.0
 JOB_SECONDS = 600.0
 POLL_SECONDS = 0.2
@@ -49,7 +52,7 @@ class Demo:
         self.base = f"http://127.0.0.1:{port}"
         self.port = port
         self.say = say
-        self._token = ""
+        self._tokens: list[str] = []
 
     def run(self, *, keep_serving: bool) -> None:
         """Prepare, start, make the set, show where it is; then serve until Ctrl-C, or stop.
@@ -102,14 +105,20 @@ class Demo:
             raise DemoFailed(f"Port {self.port} is taken. Choose another: make demo PORT=8001")
 
     def _prepare_people(self) -> str:
-        """Make the administrator, with a new password for this run, and a token for this client."""
+        """Make the administrator, with a new password for this run, and tokens of two people for this client."""
         users = get_user_model().objects
         password = secrets.token_urlsafe(9)
         user, _ = users.get_or_create(username=ADMIN, defaults={"email": "demo@localhost"})
         user.is_staff = user.is_superuser = True
         user.set_password(password)
         user.save()
-        _, self._token = create_token(user, name="make demo", expires_at=timezone.now() + timedelta(days=1))
+        colleague, _ = users.get_or_create(
+            username=COLLEAGUE, defaults={"email": "demo-colleague@localhost", "is_staff": True}
+        )
+        tomorrow = timezone.now() + timedelta(days=1)
+        self._tokens = [
+            create_token(person, name="make demo", expires_at=tomorrow)[1] for person in (user, colleague)
+        ]
         return password
 
     def _wait_until_ready(self, services: subprocess.Popen[bytes]) -> None:
@@ -132,11 +141,12 @@ class Demo:
     def _submit(self, album: Album) -> dict[str, Card]:
         """Ask for every card, and return the cards by job."""
         jobs = {}
-        for card in CARDS:
+        for card, token in zip(CARDS, cycle(self._tokens), strict=False):
             job = self._call_within_the_limit(
                 "POST",
                 "/api/generate",
                 {"prompt": card.prompt, "seed": card.seed, "album": str(album.pk), "visibility": "public"},
+                token=token,
             )
             jobs[job["id"]] = card
         return jobs
@@ -218,23 +228,28 @@ class Demo:
         sheet.save(target)
         return target
 
-    def _call_within_the_limit(self, method: str, path: str, body: dict[str, Any]) -> Any:
+    def _call_within_the_limit(self, method: str, path: str, body: dict[str, Any], *, token: str) -> Any:
         """Make a request that is limited, and wait as long as the server says when it is refused for that."""
         while True:
             try:
-                return self._call(method, path, body)
+                return self._call(method, path, body, token=token)
             except urllib.error.HTTPError as error:
                 if error.code != HTTPStatus.TOO_MANY_REQUESTS:
                     raise
                 time.sleep(int(error.headers["Retry-After"]))
 
-    def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
-        """Make one request with our token, and return the JSON it answers with."""
+    def _call(
+        self, method: str, path: str, body: dict[str, Any] | None = None, *, token: str | None = None
+    ) -> Any:
+        """Make one request with a token, the administrator's by default, and return the JSON it answers with."""
         request = urllib.request.Request(  # noqa: S310 - always our own address
             self.base + path,
             method=method,
             data=json.dumps(body).encode() if body is not None else None,
-            headers={"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"},
+            headers={
+                "Authorization": f"Bearer {token or self._tokens[0]}",
+                "Content-Type": "application/json",
+            },
         )
         with urllib.request.urlopen(request, timeout=30) as response:  # noqa: S310
             return json.load(response)
