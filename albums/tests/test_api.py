@@ -154,6 +154,7 @@ class TestImages:
         image = ImageFactory(
             public=True,
             prompt="a red heart",
+            negative_prompt="",
             seed=42,
             steps=25,
             guidance_scale=4.5,

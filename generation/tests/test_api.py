@@ -15,6 +15,7 @@ from imagehub.accounts.tests.factories import UserFactory
 from imagehub.jobs import presence
 from imagehub.jobs.clusters import Cluster
 from imagehub.jobs.models import JobStatus
+from imagehub.tests.canaries import CANARY
 
 pytestmark = pytest.mark.django_db
 
