@@ -155,6 +155,7 @@ class TestImages:
         image = ImageFactory(
             public=True,
             prompt="a red heart",
+            negative_prompt="",
             seed=42,
             steps=25,
             guidance_scale=4.5,

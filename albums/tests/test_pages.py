@@ -50,7 +50,7 @@ class TestContactSheet:
         assert "private" in response.content.decode()
 
     def test_names_a_picture_without_a_prompt(self, client):
-        ImageFactory(public=True, name="holiday.png")
+        ImageFactory(public=True, name="holiday.png", prompt="")
 
         assert prompts(client.get("/")) == ["holiday.png"]
 
@@ -134,7 +134,7 @@ class TestAlbumContactSheet:
         assert "All of them" in response.content.decode()
 
     def test_leads_to_the_rest(self, client):
-        images = ImageFactory.create_batch(PAGE_SIZE + 1, public=True)
+        images = ImageFactory.create_batch(PAGE_SIZE + 1, public=True, prompt="")
         album = AlbumFactory(public=True, images=images)
 
         first = client.get(f"/albums/{album.pk}")

@@ -28,6 +28,7 @@ class GenerationJobFactory(factory.django.DjangoModelFactory):
 
     owner = factory.SubFactory(UserFactory, staff=True)
     prompt = f"a red heart on a white background, {CANARY}"
+    negative_prompt = f"a blur, {CANARY}"
     seed = 1
     steps = 2
     width = 64

@@ -137,7 +137,9 @@ class TestGenerate:
 
         with PIL.Image.open(storage.path_of(Image.objects.get().storage_name)) as picture:
             text = picture.text
-        assert text["parameters"].startswith("a red heart on a white background\nSteps: 2, ")
+        assert text["parameters"].startswith(
+            f"{job.prompt}\nNegative prompt: {job.negative_prompt}\nSteps: 2, "
+        )
         assert "Seed: 1, Size: 64x64, Model: tiny" in text["parameters"]
         own = json.loads(text["imagehub"])
         assert (own["prompt"], own["seed"], own["steps"]) == (job.prompt, 1, 2)
