@@ -63,7 +63,10 @@ async def application(scope: Any, receive: Receive, send: Send) -> None:
     """Serve one connection."""
     if scope["type"] == "lifespan":
         await _lifespan(receive, send)
-    elif STREAMS.match(scope["path"]):
+        return
+    # WSGI cannot tell `X_Forwarded_For` from `X-Forwarded-For`: one is our proxy's, the other anybody's.
+    scope = scope | {"headers": [(name, value) for name, value in scope["headers"] if b"_" not in name]}
+    if STREAMS.match(scope["path"]) and not _has_body(scope):
         await _streams(scope, receive, send)
     elif not _has_body(scope):
         await _requests(scope, receive, send)

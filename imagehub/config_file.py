@@ -126,7 +126,13 @@ def editing(path: Path, changes: Mapping[str, Any]) -> Iterator[Edit]:
         if unknown := list(_unknown(Config, changes)):
             raise ConfigInvalid(unknown)
         changed = _changed(text, changes, before)
-        yield Edit(before, parse(changed), path, changed)
+        try:
+            after = parse(changed)
+        except ConfigInvalid:
+            raise
+        except ValueError as error:  # too long, too deep
+            raise ConfigInvalid([((), str(error))]) from error
+        yield Edit(before, after, path, changed)
 
 
 def _not_writable(error: OSError) -> ConfigNotWritable:

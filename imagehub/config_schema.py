@@ -44,7 +44,7 @@ class Steps(Range):
 class GenerationConfig(Section):
     """Limits and defaults of ``POST /api/generate``. The limits are those of the system this replaces."""
 
-    default_model: str = "starter"
+    default_model: Annotated[str, Field(pattern=r"^[-a-zA-Z0-9_]{1,100}$")] = "starter"
     max_prompt_length: Annotated[int, Field(ge=1, le=20_000)] = 2000
     steps: Steps = Steps(minimum=1, maximum=150)
     side: Sides = Sides(minimum=64, maximum=2048)
@@ -109,6 +109,7 @@ class RateLimitsConfig(Section):
     labeling: RateLimit = RateLimit(limit=30, window_seconds=3600)
     sign_in: RateLimit = RateLimit(limit=10, window_seconds=60)
     sign_in_wide: RateLimit = RateLimit(limit=100, window_seconds=3600)
+    sign_in_name: RateLimit = RateLimit(limit=1000, window_seconds=3600)
 
 
 class Config(Section):

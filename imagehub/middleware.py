@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.conf import settings
+from django.core.exceptions import SuspiciousOperation
 from django.utils.functional import LazyObject, empty
 
 from imagehub.context import at_work, hide, request_id
@@ -99,7 +100,10 @@ def _credentials(request: "HttpRequest") -> Iterator[str]:
             if value := request.COOKIES.get(name):
                 yield value
     if meta.get("QUERY_STRING"):
-        query = dict(request.GET.lists())
+        try:
+            query = dict(request.GET.lists())
+        except SuspiciousOperation:  # too many fields: whoever reads them refuses the request
+            return
         yield from sensitive_values(query)
         for name in _OAUTH_PARAMETERS:
             yield from query.get(name, [])

@@ -49,6 +49,8 @@ PLACEHOLDER = re.compile(
 )
 """Words of documentation and of examples. Each is too long to come up in a random value by chance."""
 
+OFF = frozenset({"", "0", "false", "off", "no", "n"})
+
 HOST = re.compile(r"\.?[a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\]", re.IGNORECASE)
 
 
@@ -236,7 +238,7 @@ def _host_problems(hosts: list[str]) -> Iterator[str]:
 
 
 def _debug_problems(value: str) -> Iterator[str]:
-    if value.lower() in Env.BOOLEAN_TRUE_STRINGS:
+    if value.strip().lower() not in OFF:  # what else there is may be read as on
         yield "IMAGEHUB_DEBUG is on: it shows code and settings to every visitor."
 
 

@@ -41,10 +41,15 @@ SECRET_KEY = (
     if IS_PRODUCTION
     else env.str("IMAGEHUB_SECRET_KEY", default="") or development_secret_key(VAR_DIR)
 )
-ALLOWED_HOSTS = env.list("IMAGEHUB_ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
+ALLOWED_HOSTS = [
+    item.strip() for item in env.list("IMAGEHUB_ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
+]
 # Frontends on other origins: they may call the API with the visitor's session, and sign-in tells them when it is done.
-FRONTEND_ORIGINS = env.list("IMAGEHUB_FRONTEND_ORIGINS", default=[])
-CSRF_TRUSTED_ORIGINS = [*FRONTEND_ORIGINS, *env.list("IMAGEHUB_CSRF_TRUSTED_ORIGINS", default=[])]
+FRONTEND_ORIGINS = [item.strip() for item in env.list("IMAGEHUB_FRONTEND_ORIGINS", default=[])]
+CSRF_TRUSTED_ORIGINS = [
+    *FRONTEND_ORIGINS,
+    *[item.strip() for item in env.list("IMAGEHUB_CSRF_TRUSTED_ORIGINS", default=[])],
+]
 # How many proxies of ours stand in front: only what these wrote into `X-Forwarded-For` is believed.
 TRUSTED_PROXIES = int(env.str("IMAGEHUB_TRUSTED_PROXIES", default="") or 0)
 
@@ -278,7 +283,7 @@ REST_FRAMEWORK = {
     # The first one names the scheme of `WWW-Authenticate`, which makes "not signed in" a 401.
     "DEFAULT_AUTHENTICATION_CLASSES": [
         "imagehub.api.authentication.TokenAuthentication",
-        "rest_framework.authentication.SessionAuthentication",
+        "imagehub.api.authentication.SessionAuthentication",
     ],
     "DEFAULT_PERMISSION_CLASSES": ["imagehub.api.permissions.StaffOnly"],  # deny when in doubt
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],

@@ -14,10 +14,9 @@ from imagehub.rate_limits import RateLimited, address_key, charge, refund
 
 
 class PasswordForm(AdminAuthenticationForm):
-    """Counts failures: few under one name from one address, more under one name or from one address.
+    """Counts failures: few under one name from one address, more from one address, most under one name.
 
-    So whoever tries passwords is stopped, and cannot lock the owner of a name out from elsewhere for less than the wide
-    limit. Each attempt is counted before the password is looked at and given back if it was right: many at once get no
+    So whoever tries passwords is stopped, and from one address nobody can lock the owner of a name out elsewhere. Each attempt is counted before the password is looked at and given back if it was right: many at once get no
     more attempts than one after another.
     """
 
@@ -45,7 +44,7 @@ class PasswordForm(AdminAuthenticationForm):
         return [
             ("sign_in", f"password:{address}:{name}"),
             ("sign_in_wide", f"password:{address}"),
-            ("sign_in_wide", f"password:name:{name}"),
+            ("sign_in_name", f"password:name:{name}"),
         ]
 
     @staticmethod
@@ -66,4 +65,6 @@ class AdminSite(admin.AdminSite):
         if refused is not None:
             response.status_code = 429
             response.headers["Retry-After"] = str(refused.retry_after)
+            for name, value in refused.usage.headers.items():
+                response.headers[name] = value
         return response

@@ -145,7 +145,7 @@ def _way_in(request: HttpRequest) -> Via:
 
 
 def _without_sensitive(name: str, value: Any) -> Any:
-    if value in (None, "", [], {}) or isinstance(value, bool):
+    if value in (None, "", [], {}) or isinstance(value, bool | int | float):
         return value
     if is_sensitive_field(name):
         return _digest(value)
@@ -153,6 +153,8 @@ def _without_sensitive(name: str, value: Any) -> Any:
         return {inner: _without_sensitive(inner, item) for inner, item in value.items()}
     if isinstance(value, list):
         return [_without_sensitive(name, item) for item in value]
+    if isinstance(value, str):  # an entry that cannot be stored or read would be worse than a character lost
+        return value.encode(errors="replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")
     return value
 
 

@@ -102,6 +102,9 @@ class GoogleAdapter(DefaultSocialAccountAdapter):
         email = next(
             (address.email for address in sociallogin.email_addresses if address.verified), ""
         ).lower()
+        # As Google sent it: letters that only look like others become them when their case changes (U+212A is no K).
+        if not str(sociallogin.account.extra_data.get("email", "")).isascii():
+            raise _refused(request, sociallogin)
         data = sociallogin.state.get("data") or {}
         if not email or not secrets.compare_digest(
             str(data.get("nonce")), str(sociallogin.account.extra_data.get("nonce"))

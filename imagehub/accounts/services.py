@@ -120,9 +120,12 @@ def _digest(secret: str) -> str:
 
 
 def _checked_email(email: str) -> str:
-    email = email.strip().lower()
+    email = email.strip()
+    email = email.lower() if email.isascii() else email
     max_length = User._meta.get_field("username").max_length or 0
     try:
+        if not email.isascii():  # letters that become others in lower case would lead to another's account
+            raise ValidationError("not ASCII")
         validate_email(email)
     except ValidationError as error:
         raise Invalid("This is not an e-mail address.", pointer="/email") from error

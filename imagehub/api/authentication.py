@@ -1,7 +1,8 @@
 from django.contrib.auth.models import User
 from django.utils import timezone
+from rest_framework import authentication
 from rest_framework.authentication import BaseAuthentication, get_authorization_header
-from rest_framework.exceptions import AuthenticationFailed
+from rest_framework.exceptions import AuthenticationFailed, PermissionDenied
 from rest_framework.request import Request
 
 from imagehub.accounts.models import ApiToken
@@ -37,6 +38,26 @@ class TokenAuthentication(BaseAuthentication):
     def authenticate_header(self, request: Request) -> str:
         """Return the challenge of a 401, which follows a Bearer header only when its token was refused."""
         return 'Bearer realm="ImageHub"' + (', error="invalid_token"' if _names_bearer(request) else "")
+
+
+class CsrfFailed(PermissionDenied):
+    default_code = "csrf_failed"
+    default_detail = "The CSRF token is missing or wrong."
+
+
+class SessionAuthentication(authentication.SessionAuthentication):
+    """The session of a browser. Whoever has no token against forgery is told so, and not that a role is missing."""
+
+    def enforce_csrf(self, request: Request) -> None:
+        """Refuse a request that another site may have forged.
+
+        Raises:
+            CsrfFailed: its token is missing or wrong.
+        """
+        try:
+            super().enforce_csrf(request)
+        except PermissionDenied as error:
+            raise CsrfFailed from error
 
 
 def _names_bearer(request: Request) -> bool:

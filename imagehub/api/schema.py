@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from drf_spectacular import openapi
+from drf_spectacular import authentication, openapi
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from drf_spectacular.utils import OpenApiResponse
 from rest_framework import serializers
@@ -55,6 +55,10 @@ class TokenScheme(OpenApiAuthenticationExtension):
 
     def get_security_definition(self, auto_schema: openapi.AutoSchema) -> dict[str, Any]:
         return {"type": "http", "scheme": "bearer"}
+
+
+class SessionScheme(authentication.SessionScheme):
+    target_class = "imagehub.api.authentication.SessionAuthentication"
 
 
 class AutoSchema(openapi.AutoSchema):

@@ -238,3 +238,12 @@ class TestOtherOrigins:
 
 def test_frontends_are_named_in_the_environment():
     assert project_settings.CORS_ALLOWED_ORIGINS == project_settings.FRONTEND_ORIGINS == []
+
+
+@pytest.mark.django_db
+def test_a_request_with_too_many_fields_is_refused_like_any_other(client):
+    response = client.get("/api/images?" + "&".join(f"a{number}=1" for number in range(1001)))
+
+    assert (response.status_code, response["Content-Type"]) == (400, "application/problem+json")
+    assert response["X-Request-ID"] == response.json()["request_id"] != ""
+    assert "default-src 'none'" in response["Content-Security-Policy"]

@@ -82,3 +82,23 @@ def test_each_installation_draws_its_own_key_once(process_env, tmp_path):
     assert len(keys) == 1
     assert len(keys.pop()) >= 50
     assert (tmp_path / "secret_key").stat().st_mode & 0o077 == 0
+
+
+def test_a_space_after_a_comma_is_no_part_of_a_name(process_env):
+    values = {
+        "IMAGEHUB_ALLOWED_HOSTS": "a.test, b.test",
+        "IMAGEHUB_FRONTEND_ORIGINS": "https://a.test, https://b.test",
+    }
+    program = "from django.conf import settings; print(settings.ALLOWED_HOSTS, settings.CSRF_TRUSTED_ORIGINS)"
+    output = subprocess.run(
+        [sys.executable, "-c", program],
+        env=process_env
+        | values
+        | {"DJANGO_SETTINGS_MODULE": "imagehub.settings", "IMAGEHUB_CSRF_TRUSTED_ORIGINS": ""},
+        cwd=settings.BASE_DIR,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert output.stdout.strip() == "['a.test', 'b.test'] ['https://a.test', 'https://b.test']"

@@ -1,5 +1,6 @@
 """The web server as a process: what it imports, and what it answers on its one port."""
 
+import asyncio
 import json
 import socket
 import subprocess
@@ -8,9 +9,12 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from django.conf import settings
+
+from imagehub import asgi
 
 WEB_IMPORTS = """
 import sys
@@ -128,3 +132,28 @@ def test_a_large_body_reaches_the_view_whole(server):
     with pytest.raises(urllib.error.HTTPError) as refusal:
         urllib.request.urlopen(request, timeout=20)
     assert refusal.value.code == 401
+
+
+STREAM = "/api/jobs/01a21386-adbe-72a8-9f07-d0491dcffc9c/events"
+
+
+def test_a_body_for_a_stream_is_held_to_the_same_limits(server):
+    base, _ = server
+    with connect(base) as client:
+        client.sendall(
+            f"POST {STREAM} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999999999\r\n\r\n".encode()
+        )
+        assert b" 413 " in client.recv(4096).splitlines()[0]
+
+
+def test_a_header_with_an_underscore_is_not_taken_for_that_of_a_proxy():
+    seen = {}
+
+    async def requests(scope, receive, send):
+        seen.update(scope["headers"])
+
+    with mock.patch.object(asgi, "_requests", requests):
+        headers = [(b"x-forwarded-for", b"198.51.100.1"), (b"x_forwarded_for", b"6.6.6.6")]
+        asyncio.run(asgi.application({"type": "http", "path": "/", "headers": headers}, None, None))
+
+    assert seen == {b"x-forwarded-for": b"198.51.100.1"}

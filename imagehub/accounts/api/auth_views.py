@@ -12,7 +12,6 @@ from django.urls import reverse
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema, inline_serializer
 from rest_framework import serializers, status
-from rest_framework.authentication import SessionAuthentication
 from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.parsers import FormParser, MultiPartParser
 from rest_framework.permissions import AllowAny
@@ -22,6 +21,7 @@ from rest_framework.views import APIView
 
 from imagehub import rate_limits
 from imagehub.accounts import google
+from imagehub.api.authentication import SessionAuthentication
 from imagehub.api.parsers import JSONParser
 from imagehub.api.schema import problem
 

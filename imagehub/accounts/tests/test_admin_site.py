@@ -14,7 +14,8 @@ MALLORY, OWNER = "203.0.113.66", "198.51.100.7"
 def _root(set_config, settings):
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # the slow one is Django's
     set_config(
-        "rate_limits: {sign_in: {limit: 3, window_seconds: 3600}, sign_in_wide: {limit: 6, window_seconds: 3600}}"
+        "rate_limits: {sign_in: {limit: 3, window_seconds: 3600}, sign_in_wide: {limit: 6, window_seconds: 3600},"
+        " sign_in_name: {limit: 8, window_seconds: 3600}}"
     )
     User.objects.create_superuser("root", password=PASSWORD)
 
@@ -41,6 +42,7 @@ def test_failures_lock_the_name_for_the_address_and_say_for_how_long(attempt, cl
 
     assert locked.status_code == 429
     assert 0 < int(locked["Retry-After"]) <= 3600
+    assert (locked["RateLimit-Limit"], locked["RateLimit-Remaining"]) == ("3", "0")
     assert "Too many failed attempts" in locked.text
     assert client.get("/admin/").status_code == 302
 
@@ -62,10 +64,22 @@ def test_other_names_are_free_until_the_address_has_failed_too_often(attempt):
 
 
 def test_a_name_is_locked_everywhere_when_many_addresses_try_it(attempt):
-    for number in range(6):
+    for number in range(8):
         assert attempt(address=f"203.0.113.{number}").status_code == 200
 
     assert attempt(PASSWORD, address=OWNER).status_code == 429
+
+
+def test_one_address_alone_cannot_lock_a_name_everywhere(attempt, set_config):
+    set_config(
+        "rate_limits: {sign_in: {limit: 100, window_seconds: 3600}, sign_in_wide: {limit: 6, window_seconds: 3600},"
+        " sign_in_name: {limit: 8, window_seconds: 3600}}"
+    )
+    for _ in range(20):
+        attempt()
+
+    assert attempt().status_code == 429
+    assert attempt(PASSWORD, address=OWNER).status_code == 302
 
 
 def test_refused_attempts_prolong_nothing(attempt):

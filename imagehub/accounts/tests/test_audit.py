@@ -395,3 +395,11 @@ class TestOneTransaction:
         with pytest.raises(RuntimeError):
             call_command("create_token", "--email", self.user.username)
         assert ApiToken.objects.count() == 1
+
+
+def test_a_number_is_told_whatever_its_field_is_called():
+    assert audit.presentable({"generation.max_prompt_length": 1500}) == {"generation.max_prompt_length": 1500}
+
+
+def test_what_no_database_can_store_is_replaced():
+    assert audit.presentable({"name": "a\ud800b\0c"}) == {"name": "a?b\ufffdc"}

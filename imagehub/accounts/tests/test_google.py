@@ -157,7 +157,10 @@ class TestRefused:
         assert outcome(sign_in(client, google, "cancel")) == "cancelled"
         assert not me(client)["authenticated"]
 
-    @pytest.mark.parametrize("claim", [{"email_verified": False}, {"email": ""}, {"nonce": "another"}])
+    @pytest.mark.parametrize(
+        "claim",
+        [{"email_verified": False}, {"email": ""}, {"nonce": "another"}, {"email": "ad\uff41@example.com"}],
+    )
     @pytest.mark.parametrize("is_known", [False, True])
     def test_an_address_that_is_not_verified(self, client, google, claim, is_known, signals):
         if is_known:
@@ -168,6 +171,14 @@ class TestRefused:
         assert not me(client)["authenticated"]
         assert not SocialAccount.objects.exists()
         assert [name for name, _ in signals] == ["failed"]
+
+    def test_an_address_that_only_looks_like_that_of_another(self, client, google, settings):
+        settings.STAFF_EMAILS = frozenset({"kate@example.com"})
+        kate = User.objects.create_superuser("kate@example.com", "kate@example.com", PASSWORD)
+        google.changes = {"email": "\u212aate@example.com"}  # in lower case the Kelvin sign is a k
+
+        assert outcome(sign_in(client, google)) == "error"
+        assert not SocialAccount.objects.filter(user=kate).exists()
 
     def test_an_address_that_was_verified_once(self, client, google):
         sign_in(client, google)
