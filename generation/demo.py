@@ -1,6 +1,7 @@
 """The demonstration: everything on one machine, used over HTTP as any client would."""
 
 import json
+import os
 import secrets
 import signal
 import subprocess
@@ -80,6 +81,8 @@ class Demo:
         self.say("Starting the web server and the clusters ...")
         services = subprocess.Popen(
             [sys.executable, str(settings.BASE_DIR / "manage.py"), "supervise", "--port", str(self.port)],
+            # A line for each request would hide what the demonstration says.
+            env=os.environ | {"IMAGEHUB_LOG_LEVEL": os.environ.get("IMAGEHUB_LOG_LEVEL") or "WARNING"},
             start_new_session=True,  # a Ctrl-C is ours to pass on
             preexec_fn=parent_death.before_exec(signal.SIGTERM),
         )
