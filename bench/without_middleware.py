@@ -2,4 +2,4 @@
 
 from imagehub.settings import *  # noqa: F403
 
-MIDDLEWARE: list[str] = []
+MIDDLEWARE = ["allauth.account.middleware.AccountMiddleware"]  # allauth does not start without
