@@ -5,7 +5,7 @@ import re
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,9 @@ logger = structlog.stdlib.get_logger(__name__)
 
 HEADER = "X-Request-ID"
 
+Finish = Callable[["HttpResponseBase"], "HttpResponseBase"]
+"""Adds to a response what can be told only when it is there."""
+
 _ACCEPTED = re.compile(r"[A-Za-z0-9_-]{8,64}")
 
 _OAUTH_PARAMETERS = ("code", "state")
@@ -35,10 +38,11 @@ _OAUTH_PARAMETERS = ("code", "state")
 _PROBES = [re.compile(path) for path in PLAIN_HTTP_PATHS]
 
 
-class RequestIdMiddleware:
-    """Give each request an id: the caller's own if it looks like one, and answer with it.
+class SurroundingMiddleware:
+    """Does something around the answering of a request, on Django's synchronous side and on the other.
 
-    Logs ``request.completed`` when the answer is there, or when the last of a stream was sent.
+    What a context variable says has to hold while the request is answered, and ``MiddlewareMixin`` of Django's has no
+    place for that: use that one where looking at the request or the response is enough.
     """
 
     sync_capable = True
@@ -54,16 +58,30 @@ class RequestIdMiddleware:
         """Answer a request, or, around an asynchronous view, return the coroutine that does."""
         if self._is_async:
             return self._answer_async(request)
-        started = time.perf_counter()
-        with _answering(request):
-            hide(*_credentials(request))
-            return _finished(request, self.get_response(request), started)
+        with self.around(request) as finish:
+            return finish(self.get_response(request))
 
     async def _answer_async(self, request: "HttpRequest") -> "HttpResponseBase":
+        with self.around(request) as finish:
+            return finish(await self.get_response(request))
+
+    def around(self, request: "HttpRequest") -> "AbstractContextManager[Finish]":
+        """Return what surrounds the answering of a request; it yields a function that finishes the response."""
+        raise NotImplementedError
+
+
+class RequestIdMiddleware(SurroundingMiddleware):
+    """Give each request an id: the caller's own if it looks like one, and answer with it.
+
+    Logs ``request.completed`` when the answer is there, or when the last of a stream was sent.
+    """
+
+    @contextmanager
+    def around(self, request: "HttpRequest") -> "Iterator[Finish]":
         started = time.perf_counter()
         with _answering(request):
             hide(*_credentials(request))
-            return _finished(request, await self.get_response(request), started)
+            yield lambda response: _finished(request, response, started)
 
 
 def _answering(request: "HttpRequest") -> AbstractContextManager[None]:

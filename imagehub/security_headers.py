@@ -4,12 +4,11 @@ The same in development as in production, so that what a page may not do is foun
 TLS differs, and stands in the settings.
 """
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from csp.constants import NONE, SELF
 from django.utils.cache import patch_vary_headers
+from django.utils.deprecation import MiddlewareMixin
 
 if TYPE_CHECKING:
     from django.http import HttpRequest
@@ -117,36 +116,18 @@ PLAIN_HTTP_PATHS = [r"^api/health/(live|ready)$"]
 """Load balancers ask here without TLS."""
 
 
-class ResponseHeadersMiddleware:
+class ResponseHeadersMiddleware(MiddlewareMixin):
     """Lock down what is no page, and let nobody keep or share what depends on who asks.
 
     Stands inside ``CSPMiddleware``, which leaves a policy alone that is there already. A view that says otherwise about
     its own answer is left alone as well.
     """
 
-    sync_capable = True
-    async_capable = True
-
-    def __init__(self, get_response: "Callable[[HttpRequest], Any]") -> None:
-        self.get_response = get_response
-        self._is_async = iscoroutinefunction(get_response)
-        if self._is_async:
-            markcoroutinefunction(self)
-
-    def __call__(self, request: "HttpRequest") -> Any:
-        """Answer a request, or, around an asynchronous view, return the coroutine that does."""
-        if self._is_async:
-            return self._answer_async(request)
-        return _with_headers(self.get_response(request))
-
-    async def _answer_async(self, request: "HttpRequest") -> "HttpResponseBase":
-        return _with_headers(await self.get_response(request))
-
-
-def _with_headers(response: "HttpResponseBase") -> "HttpResponseBase":
-    if response.headers.get("Content-Type", "").partition(";")[0] != "text/html":
-        response.headers.setdefault("Content-Security-Policy", DATA_POLICY)
-    response.headers.setdefault("Cache-Control", PRIVATE)
-    if "public" not in response.headers["Cache-Control"]:
-        patch_vary_headers(response, VARY)
-    return response
+    def process_response(self, request: "HttpRequest", response: "HttpResponseBase") -> "HttpResponseBase":
+        """Add the headers that are not there yet."""
+        if response.headers.get("Content-Type", "").partition(";")[0] != "text/html":
+            response.headers.setdefault("Content-Security-Policy", DATA_POLICY)
+        response.headers.setdefault("Cache-Control", PRIVATE)
+        if "public" not in response.headers["Cache-Control"]:
+            patch_vary_headers(response, VARY)
+        return response

@@ -5,14 +5,12 @@ Some proxies and bookmarks encode the path once too often, so that a browser com
 """
 
 import time
-from collections.abc import Callable
-from typing import Any
 
 from allauth.socialaccount.internal.statekit import STATE_TTL, get_states
 from allauth.socialaccount.providers.google.provider import GoogleProvider
-from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
+from django.utils.deprecation import MiddlewareMixin
 
 from imagehub.accounts.google import is_configured
 from imagehub.api import problems
@@ -27,30 +25,16 @@ class BadCallback(ImageHubError):
     title = "This is no answer of Google's"
 
 
-class CallbackRescueMiddleware:
+class CallbackRescueMiddleware(MiddlewareMixin):
     """Send a stray callback to the one path there is, or answer 400 if nothing in it is good.
 
     Nothing of the request's path gets into the answer, and the path it leads to is never rescued again. The query string
     holds the code: it is passed on, and never logged.
     """
 
-    sync_capable = True
-    async_capable = True
-
-    def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
-        self.get_response = get_response
-        self._is_async = iscoroutinefunction(get_response)
-        if self._is_async:
-            markcoroutinefunction(self)
-
-    def __call__(self, request: HttpRequest) -> Any:
+    def process_request(self, request: HttpRequest) -> HttpResponse | None:
         """Answer a stray callback; let everything else pass."""
-        if self._is_async:
-            return self._answer_async(request)
-        return _answer(request) if _is_stray(request) else self.get_response(request)
-
-    async def _answer_async(self, request: HttpRequest) -> Any:
-        return await (sync_to_async(_answer)(request) if _is_stray(request) else self.get_response(request))
+        return _answer(request) if _is_stray(request) else None
 
 
 def _is_stray(request: HttpRequest) -> bool:
