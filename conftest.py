@@ -1,6 +1,7 @@
 """Fixtures of every test."""
 
 import os
+import shutil
 import socket
 import subprocess
 import time
@@ -13,6 +14,7 @@ import pytest
 from allauth.socialaccount.providers.google import views
 from django.conf import settings as django_settings
 from django.db import connection
+from playwright.sync_api import Browser, sync_playwright
 
 from imagehub import config
 from imagehub.accounts.tests.openid_provider import CLIENT_ID, CLIENT_SECRET, OpenIdProvider
@@ -152,3 +154,18 @@ def google(openid, settings, monkeypatch) -> OpenIdProvider:
     monkeypatch.setattr(views.GoogleOAuth2Adapter, "access_token_url", f"{openid.url}/token")
     monkeypatch.setattr(views, "ID_TOKEN_ISSUER", openid.url)
     return openid
+
+
+@pytest.fixture
+def chromium() -> Iterator[Browser]:
+    """A real browser, without a window."""
+    program = shutil.which("chromium") or shutil.which("chromium-headless-shell")
+    if program is None:
+        pytest.skip("no Chromium on this machine")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=program,
+            args=["--no-sandbox", "--disable-dev-shm-usage", "--disable-background-networking"],
+        )
+        yield browser
+        browser.close()

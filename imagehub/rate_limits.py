@@ -105,12 +105,6 @@ def refund(usage: Usage | None) -> None:
             _cache().decr(usage.counter, usage.cost)
 
 
-def peek(group: str, key: str) -> Usage | None:
-    """Return where a counter stands without counting, or None where the configuration sets no limit."""
-    usage = _look(group, key, 0)
-    return usage and _standing(usage, _cache().get(usage.counter, 0))
-
-
 def _look(group: str, key: str, cost: int) -> Usage | None:
     """Name the counter of this moment."""
     rule = getattr(get_config().rate_limits, group)

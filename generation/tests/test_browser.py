@@ -1,10 +1,8 @@
 """The pages in a real browser: what a person sees after the first pictures are made."""
 
-import shutil
-
 import pytest
 from django.contrib.auth import get_user_model
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
 
 from albums.models import Visibility
 from albums.services import add_images_to_album
@@ -13,33 +11,25 @@ from generation.models import GenerationJob
 from generation.tests.factories import GenerationJobFactory
 from imagehub.jobs.models import JobStatus
 
-BROWSER = shutil.which("chromium") or shutil.which("chromium-headless-shell")
-
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.django_db(transaction=True),
-    pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine"),
 ]
 
 
 @pytest.fixture
-def page(live_server):
+def page(chromium, live_server):
     """A page of a headless browser; it fails the test for every error the browser reports."""
     errors = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=BROWSER,
-            args=["--no-sandbox", "--disable-dev-shm-usage", "--disable-background-networking"],
-        )
-        page = browser.new_page(base_url=live_server.url)
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.on("response", lambda response: errors.append(response.url) if response.status >= 400 else None)
-        page.on(
-            "console",
-            lambda message: errors.append(message.text) if "Content Security" in message.text else None,
-        )
-        yield page
-        browser.close()
+    page = chromium.new_page(base_url=live_server.url)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("response", lambda response: errors.append(response.url) if response.status >= 400 else None)
+    page.on(
+        "console",
+        lambda message: errors.append(message.text) if "Content Security" in message.text else None,
+    )
+    yield page
+    page.close()
     assert errors == []
 
 

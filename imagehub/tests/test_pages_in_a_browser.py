@@ -1,21 +1,16 @@
 """The pages of others that we serve, under our strict policy, in a real browser."""
 
-import shutil
-
 import pytest
 from django.contrib.auth import get_user_model
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
 
 from albums.models import Album, Visibility
 from albums.tests.factories import AlbumFactory, ImageFactory
 from generation.tests.factories import GenerationJobFactory
 
-BROWSER = shutil.which("chromium") or shutil.which("chromium-headless-shell")
-
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.django_db(transaction=True),
-    pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine"),
 ]
 
 REPORT = """
@@ -30,27 +25,22 @@ def is_fault(response) -> bool:
 
 
 @pytest.fixture
-def context(live_server):
+def context(chromium, live_server):
     """A browser that fails the test for every violation of a policy, every failed script and every failed request."""
     faults = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=BROWSER,
-            args=["--no-sandbox", "--disable-dev-shm-usage", "--disable-background-networking"],
-        )
-        context = browser.new_context(base_url=live_server.url)
-        context.expose_binding("reportViolation", lambda source, text: faults.append(text))
-        context.add_init_script(REPORT)
-        context.on(
-            "console",
-            lambda message: faults.append(message.text) if "Content Security" in message.text else None,
-        )
-        context.on("weberror", lambda error: faults.append(str(error.error)))
-        context.on("response", lambda response: faults.append(response.url) if is_fault(response) else None)
-        context.set_default_timeout(10_000)
-        context.faults = faults
-        yield context
-        browser.close()
+    context = chromium.new_context(base_url=live_server.url)
+    context.expose_binding("reportViolation", lambda source, text: faults.append(text))
+    context.add_init_script(REPORT)
+    context.on(
+        "console",
+        lambda message: faults.append(message.text) if "Content Security" in message.text else None,
+    )
+    context.on("weberror", lambda error: faults.append(str(error.error)))
+    context.on("response", lambda response: faults.append(response.url) if is_fault(response) else None)
+    context.set_default_timeout(10_000)
+    context.faults = faults
+    yield context
+    context.close()
     assert faults == []
 
 

@@ -1,7 +1,6 @@
 """Signing in through a real server, and in the popup of a real browser."""
 
 import http.server
-import shutil
 import socket
 import subprocess
 import sys
@@ -12,15 +11,8 @@ import urllib.request
 import pytest
 import requests
 from django.conf import settings as django_settings
-from playwright.sync_api import sync_playwright
 
 from imagehub.accounts.tests.openid_provider import CLIENT_ID, CLIENT_SECRET
-
-BROWSER = shutil.which("chromium") or shutil.which("chromium-headless-shell")
-needs_browser = [
-    pytest.mark.browser,
-    pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine"),
-]
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -114,17 +106,6 @@ def test_under_gunicorn_even_a_mangled_callback_signs_in(site, openid):
         assert browser.get(f"{site}/static/accounts/{name}").status_code == 200
 
 
-@pytest.fixture
-def chromium():
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=BROWSER,
-            args=["--no-sandbox", "--disable-dev-shm-usage", "--disable-background-networking"],
-        )
-        yield browser
-        browser.close()
-
-
 def open_popup(page, click):
     with page.expect_popup() as opened:
         click()
@@ -133,7 +114,7 @@ def open_popup(page, click):
 
 @pytest.mark.usefixtures("transactional_db")
 class TestPopup:
-    pytestmark = needs_browser
+    pytestmark = pytest.mark.browser
 
     def test_only_a_frontend_that_is_configured_is_told(self, chromium, site, frontends):
         configured, other = frontends

@@ -6,7 +6,7 @@ from rest_framework.test import APIClient
 
 from imagehub.accounts.tests.factories import UserFactory
 from imagehub.jobs.tests.errands.models import Errand
-from imagehub.rate_limits import peek
+from imagehub.rate_limits import charge
 
 pytestmark = [pytest.mark.django_db, pytest.mark.urls("imagehub.api.tests.urls")]
 
@@ -31,7 +31,7 @@ def client(user):
 
 
 def used(user, group="labeling") -> int:
-    return peek(group, f"user:{user.pk}").used
+    return charge(group, f"user:{user.pk}", cost=0).used
 
 
 class TestLate:
