@@ -4,7 +4,9 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -13,13 +15,45 @@ from uuid import uuid4
 import pytest
 from allauth.socialaccount.providers.google import views
 from django.conf import settings as django_settings
-from django.db import connection
-from playwright.sync_api import Browser, sync_playwright
+from django.contrib.auth.models import User
+from django.core.cache import CacheHandler
+from django.db import connection, connections
+from django.test import Client
+from playwright.sync_api import Browser, BrowserContext, sync_playwright
 
 from imagehub import config
 from imagehub.accounts.tests.openid_provider import CLIENT_ID, CLIENT_SECRET, OpenIdProvider
 from imagehub.jobs import presence, reaper, stopping
 from imagehub.tests import canaries
+from imagehub.tests.storage import s3_server
+
+
+def pytest_configure() -> None:
+    """Hash the passwords of tests in no time, for a real one takes most of a second, and look for static files late."""
+    django_settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+    # A client loads the middleware anew, and WhiteNoise would list all static files each time: 30 ms for each client.
+    django_settings.WHITENOISE_AUTOREFRESH = True
+
+
+def uses_database(item: pytest.Item) -> bool:
+    fixtures = {"db", "transactional_db", "live_server"}
+    return bool(
+        item.get_closest_marker("django_db") or fixtures.intersection(getattr(item, "fixturenames", ()))
+    )
+
+
+def uses_services(item: pytest.Item) -> bool:
+    """Say whether a test may ask the database or the cache. Whoever does not say so gets neither."""
+    return uses_database(item) or item.get_closest_marker("cache") is not None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """On PostgreSQL leave out what cannot tell where it runs: ``make test`` has shown it."""
+    if connection.vendor == "sqlite":
+        return
+    left_out = {item for item in items if not uses_services(item) or item.get_closest_marker("once")}
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.hookimpl(wrapper=True)
@@ -27,8 +61,7 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
     """Fail a test in which something secret was told. Here, and not in a fixture, the database still has its rows."""
     canaries.watch()
     result = yield
-    uses_database = item.get_closest_marker("django_db") or "db" in getattr(item, "fixturenames", ())
-    if problems := canaries.take(database=bool(uses_database)):
+    if problems := canaries.take(database=uses_database(item)):
         pytest.fail("\n".join(problems), pytrace=False)
     return result
 
@@ -36,6 +69,17 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _no_canaries_from_before() -> None:
     canaries.take(database=False)
+
+
+@pytest.fixture(autouse=True)
+def _cache_for_those_who_say_so(request, monkeypatch) -> None:
+    """As pytest-django does with the database: a test that forgets its marker fails, and is not left out unnoticed."""
+
+    def refuse(caches, alias):
+        pytest.fail("This test uses the cache: it needs the marker `cache`, or the database.")
+
+    if not uses_services(request.node):
+        monkeypatch.setattr(CacheHandler, "__getitem__", refuse)
 
 
 @pytest.fixture(autouse=True)
@@ -70,6 +114,39 @@ def process_env(tmp_path: Path, settings) -> dict[str, str]:
         "IMAGEHUB_SECRET_KEY": django_settings.SECRET_KEY,
         "PYTHONPATH": str(django_settings.BASE_DIR),
     }
+
+
+@pytest.fixture
+def server(process_env, transactional_db) -> Iterator[tuple[str, subprocess.Popen]]:
+    """The web server as it ships, on a free port, with little patience; its address and its process."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    argv = [
+        sys.executable,
+        "-m",
+        "uvicorn",
+        "imagehub.asgi:application",
+        "--port",
+        str(port),
+        "--log-level",
+        "error",
+    ]
+    process = subprocess.Popen(
+        argv, env=process_env | {"IMAGEHUB_WEB_BODY_SECONDS": "2"}, cwd=django_settings.BASE_DIR
+    )
+    base = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(300):
+            try:
+                urllib.request.urlopen(f"{base}/api/health/live", timeout=5).close()
+                break
+            except OSError:
+                time.sleep(0.1)
+        yield base, process
+    finally:
+        process.terminate()
+        process.wait(timeout=20)
 
 
 class RedisServer(subprocess.Popen):
@@ -134,6 +211,32 @@ def set_config(settings):
     return write
 
 
+@pytest.fixture(scope="session")
+def s3_service() -> Iterator[str]:
+    """An S3-compatible service with an empty bucket. The tests share it."""
+    with s3_server.serving() as url:
+        yield url
+
+
+@pytest.fixture
+def bucket(s3_service, settings) -> str:
+    """Keep the files of this test in a bucket. Returns what the names of its objects begin with."""
+    prefix = f"test/{uuid4().hex}"
+    settings.MEDIA_BUCKET = s3_server.options(s3_service, prefix=prefix)
+    settings.STORAGES = settings.STORAGES | {
+        "media": {"BACKEND": "imagehub.tests.storage.s3_server.bucket_of", "OPTIONS": settings.MEDIA_BUCKET}
+    }
+    return prefix
+
+
+@pytest.fixture(params=["disk", "bucket"])
+def anywhere(request) -> str:
+    """Run a test once with its files on the disk, and once with them in a bucket."""
+    if request.param == "bucket":
+        request.getfixturevalue("bucket")
+    return request.param
+
+
 @pytest.fixture
 def openid() -> Iterator[OpenIdProvider]:
     """A provider that nobody knows yet."""
@@ -156,9 +259,12 @@ def google(openid, settings, monkeypatch) -> OpenIdProvider:
     return openid
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    """A real browser, without a window."""
+    """A real browser, without a window. A module shares it; what a test opens in it is a context of its own.
+
+    Not a session: Playwright's event loop would be in the way of tests that run one of theirs.
+    """
     program = shutil.which("chromium") or shutil.which("chromium-headless-shell")
     if program is None:
         pytest.skip("no Chromium on this machine")
@@ -169,3 +275,22 @@ def chromium() -> Iterator[Browser]:
         )
         yield browser
         browser.close()
+        # Under Playwright's event loop this thread has connections of its own, which nobody else would close.
+        connections.close_all()
+
+
+@pytest.fixture
+def sign_in(live_server) -> Callable[[BrowserContext], User]:
+    """Give a browser the session of a new superuser, as the form of the admin would."""
+
+    def sign_in(context: BrowserContext) -> User:
+        user = User.objects.create_superuser("ada")
+        client = Client()
+        client.force_login(user)
+        session = client.cookies[django_settings.SESSION_COOKIE_NAME].value
+        context.add_cookies(
+            [{"name": django_settings.SESSION_COOKIE_NAME, "value": session, "url": live_server.url}]
+        )
+        return user
+
+    return sign_in

@@ -1,31 +1,34 @@
-"""Thumbnails: WebP in a few fixed sizes, rendered when first asked for, and never larger than the picture.
+"""Thumbnails: WebP in a few fixed sizes, and never larger than the picture.
+
+They are rendered soon after a picture is stored (:mod:`albums.tasks`), or when one is asked for before that.
 
 They are named by the content of the picture, so images with equal bytes share them.
 """
 
-from io import BytesIO
+from collections.abc import Sequence
 from pathlib import Path
 
-import PIL.Image
 import PIL.ImageOps
+from django.core.cache import cache
 
+from albums.decoding.rendering import render_thumbnail
 from albums.models import Image
-from albums.pictures import open_picture
-from albums.services import image_path
+from albums.pictures import UnreadablePicture, open_picture
+from albums.services.images import local_image
 from imagehub import storage
 from imagehub.config import get_config
 from imagehub.errors import Invalid
 
-QUALITY, METHOD = 80, 4
-MODES = {"RGB", "RGBA"}  # what WebP can hold
+DAMAGED_FOR_SECONDS = 600
 
 
-def thumbnail_path(image: Image, size: int) -> Path:
-    """Return the file of a thumbnail, rendering it where it is missing.
+def thumbnail_of(image: Image, size: int) -> str:
+    """Return the name of a stored thumbnail, rendering it where it is missing.
 
     Raises:
         ImageFileMissing: the picture itself is not in the store.
         Invalid: no thumbnails of this size exist.
+        StillBusy: somebody else has been rendering it for too long.
         StorageFull: the disk is full.
         UnreadablePicture: the picture is damaged.
     """
@@ -35,16 +38,44 @@ def thumbnail_path(image: Image, size: int) -> Path:
             f"Thumbnails have the sizes {', '.join(map(str, sizes))}.", pointer="/size", code="unknown_size"
         )
     name = thumbnail_name(image.sha256, size)
-    path = storage.path_of(name)
-    if not path.is_file():
-        path = storage.write_file(name, render(image_path(image), size))
-    return path
+    if not storage.exists(name):
+        render_missing(image, [size])
+    return name
+
+
+def render_missing(image: Image, sizes: Sequence[int]) -> None:
+    """Render those thumbnails of a picture that are not stored, each once, however many ask for it at the same time.
+
+    A picture that turns out to be damaged is left alone for a while: to find it damaged costs as much as a thumbnail.
+
+    Raises:
+        ImageFileMissing, StillBusy, StorageFull, UnreadablePicture: see :func:`thumbnail_of`.
+    """
+    damaged = f"damaged-picture:{image.sha256}"
+    with storage.alone(image.sha256):
+        missing = [size for size in sizes if not storage.exists(thumbnail_name(image.sha256, size))]
+        if not missing:
+            return
+        if cache.get(damaged):
+            raise UnreadablePicture("The picture is damaged.")
+        try:
+            with local_image(image) as path:
+                for size in missing:
+                    storage.write_file(thumbnail_name(image.sha256, size), render(path, size))
+        except UnreadablePicture:
+            cache.set(damaged, 1, DAMAGED_FOR_SECONDS)
+            raise
 
 
 def default_size() -> int:
     """Return the size of a thumbnail when nobody asks for one: the middle one."""
     sizes = sorted(get_config().storage.thumbnail_sizes)
     return sizes[len(sizes) // 2]
+
+
+def smallest_size() -> int:
+    """Return the size of the smallest thumbnail."""
+    return min(get_config().storage.thumbnail_sizes)
 
 
 def thumbnail_name(sha256: str, size: int) -> str:
@@ -61,12 +92,4 @@ def render(path: Path, size: int) -> bytes:
     """
     with open_picture(path) as picture:
         picture.draft(None, (size, size))  # a JPEG can be decoded at an eighth of its size
-        upright = PIL.ImageOps.exif_transpose(picture)
-        if upright.mode == "I;16":  # Pillow would cut off what is brighter than 255
-            upright = upright.point(lambda value: value * (1 / 256)).convert("L")
-        if upright.mode not in MODES:
-            upright = upright.convert("RGBA" if upright.has_transparency_data else "RGB")
-        upright.thumbnail((size, size), PIL.Image.Resampling.LANCZOS)
-        target = BytesIO()
-        upright.save(target, "WEBP", quality=QUALITY, method=METHOD)
-    return target.getvalue()
+        return render_thumbnail(PIL.ImageOps.exif_transpose(picture), size)

@@ -2,9 +2,12 @@
 
 from django.urls import path
 
-from albums.pages import contact_sheet
+from albums.pages.lists import album, albums, front
+from albums.pages.picture import picture
 
 urlpatterns = [
-    path("", contact_sheet, name="contact-sheet"),
-    path("albums/<uuid:album_id>", contact_sheet, name="album-contact-sheet"),
+    path("", front, name="front"),
+    path("albums", albums, name="albums"),
+    path("albums/<uuid:album_id>", album, name="album"),
+    path("images/<uuid:image_id>", picture, name="picture"),
 ]

@@ -14,12 +14,19 @@ from bench.setting import Setting
 BENCHES = (
     "throughput",
     "gap",
+    "stacks",
     "one_process_per_image",
     "submissions",
+    "queue",
+    "sets",
     "request_overhead",
     "web_memory",
     "web_server",
     "config_read",
+    "uploads",
+    "archive",
+    "library",
+    "training",
 )
 
 

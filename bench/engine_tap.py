@@ -21,7 +21,8 @@ class EngineTap(AppConfig):
     label = "bench_engine_tap"
 
     def ready(self) -> None:
-        from generation import services, warm_engine
+        from generation import warm_engine
+        from generation.services import making
         from imagehub.jobs import runner
         from imagehub.jobs.child import Child
 
@@ -38,8 +39,8 @@ class EngineTap(AppConfig):
             return follow(child, on_event=heard, **rest)
 
         warm_engine.watch = watch
-        services.adopt_image_file = _timed("adopt", services.adopt_image_file)
-        services.save_image = _timed("row", services.save_image)
+        making.adopt_image_file = _timed("adopt", making.adopt_image_file)
+        making.save_image = _timed("row", making.save_image)
         runner.run_claimed = _timed("job", runner.run_claimed)
         Child.send = _timed("send", Child.send)  # type: ignore[method-assign]
 

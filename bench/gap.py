@@ -19,14 +19,11 @@ TAP = "bench.engine_tap.EngineTap"
 
 PATH = (
     ("engine save", "the engine has the pixels"),
-    ("engine done", "engine: PNG written and synced"),
-    ("heard done", "pipe to the worker"),
-    ("adopt begins", "worker: event handled"),
-    ("adopt ends", "worker: file read, hashed, moved into the store"),
-    ("job ends", "worker: rows written and committed, staging removed"),
+    ("heard save", "pipe to the worker"),
+    ("job ends", "worker: what is left of the job put aside"),
     ("job begins", "worker: next job claimed"),
     ("send begins", "worker: staging made, pictures counted, request built"),
-    ("engine encode", "pipe to the engine, request parsed, scheduler made"),
+    ("engine encode", "pipe to the engine, request parsed, adapters switched, scheduler made"),
 )
 """What happens between two pictures, in order: each mark, and what the time since the mark before it is."""
 

@@ -134,10 +134,10 @@ class Service:
     def __init__(self, pid: int, port: int, token: str) -> None:
         self.pid = pid
         self.port = port
-        self._token = token
+        self.token = token
 
     def client(self) -> Client:
-        return Client(self.port, self._token)
+        return Client(self.port, self.token)
 
 
 @contextmanager

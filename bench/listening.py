@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 
 from django.apps import AppConfig
 from django.core.handlers.asgi import ASGIRequest
-from django.http import HttpRequest, StreamingHttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
 from django.urls import path
 
 HELLO = b": hello\n\n"
@@ -27,8 +27,24 @@ class Listening(AppConfig):
         urls.urlpatterns.insert(0, path("api/jobs/<str:job>/events", events))  # type: ignore[arg-type]
 
 
-def events(request: HttpRequest, job: str) -> StreamingHttpResponse:
+class Follows:
+    """What the shipped server sends when the thread that answered is free again."""
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while True:
+            await asyncio.sleep(SECONDS)
+            yield KEEP_ALIVE
+
+    def close(self) -> None:
+        """Nothing was held."""
+
+
+def events(request: HttpRequest, job: str) -> HttpResponseBase:
     """Stream in whichever way the server can."""
+    following = request.META.get("asgi.scope", {}).get("imagehub.stream")
+    if following is not None:
+        following.append(Follows())
+        return HttpResponse(HELLO, content_type="text/event-stream")
     content = _without_thread() if isinstance(request, ASGIRequest) else _with_thread()
     return StreamingHttpResponse(content, content_type="text/event-stream")
 

@@ -22,8 +22,12 @@ def main() -> None:
     parser.add_argument("--connections", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--listen", type=int, default=0)
+    parser.add_argument("--token", default="")
     options = parser.parse_args()
-    request = f"GET {options.path} HTTP/1.1\r\nHost: 127.0.0.1:{options.port}\r\n\r\n".encode()
+    head = f"GET {options.path} HTTP/1.1\r\nHost: 127.0.0.1:{options.port}\r\n"
+    if options.token:
+        head += f"Authorization: Bearer {options.token}\r\n"
+    request = f"{head}\r\n".encode()
     if options.listen:
         asyncio.run(listen(options.port, request, options.listen))
     else:

@@ -25,7 +25,7 @@ from bench.subject import ROOT, Subject, pictures
 from imagehub.jobs import parent_death
 
 NAME = "throughput"
-GOAL = 0.85
+GOAL = 0.90
 
 
 class BareLoop:

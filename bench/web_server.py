@@ -95,7 +95,7 @@ def _compare(setting: Setting, instance: Instance, database: str) -> list[Figure
                 for name, service in running.items():
                     # The first turn only warms up: connections, caches, imports.
                     found = results[name, path] if turn else Rounds()
-                    _load(service, path, found, seconds=seconds if turn else 1)
+                    load(service, path, found, seconds=seconds if turn else 1)
         figures = [figure for path in PATHS for figure in _figures(database, path, list(running), results)]
         say(f"{database}: {rounds} rounds of {seconds} s done")
         for name, service in running.items():
@@ -126,7 +126,7 @@ def _summary(found: Rounds) -> str:
     return text + (f", {found.failures} FAILED" if found.failures else "")
 
 
-def _load(service: Service, path: str, found: Rounds, *, seconds: int) -> None:
+def load(service: Service, path: str, found: Rounds, *, seconds: int) -> None:
     """Put load on a server from a process of its own, and add what it showed."""
     argv = [sys.executable, "-m", "bench.load", "--port", str(service.port), "--path", path]
     argv += ["--connections", str(CONNECTIONS), "--seconds", str(seconds)]
@@ -149,12 +149,12 @@ def _with_listeners(setting: Setting, database: str, name: str, service: Service
     without, beside = Rounds(), Rounds()
     memory, memory_beside, begun = [], [], []
     for _ in range(1 if name == GTHREAD else setting.pick(3, 1)):
-        _load(service, PATHS[1], without, seconds=2)
+        load(service, PATHS[1], without, seconds=2)
         memory.append(machine.tree_pss_mib(service.pid))
         with listeners(service, count) as streams:
             begun.append(streams)
             memory_beside.append(machine.tree_pss_mib(service.pid))
-            _load(service, PATHS[1], beside, seconds=2)
+            load(service, PATHS[1], beside, seconds=2)
     if beside.rates:
         shares = [one / other for one, other in zip(beside.rates, without.rates, strict=True)]
         answered = f"{_summary(beside)}, rate x{statistics.median(shares):.2f} of without"
@@ -172,9 +172,10 @@ def _with_listeners(setting: Setting, database: str, name: str, service: Service
 
 
 @contextmanager
-def listeners(service: Service, count: int) -> Iterator[int]:
+def listeners(service: Service, count: int, *, path: str = STREAM) -> Iterator[int]:
     """Keep streams open while the block lasts; yield how many have begun."""
-    argv = [sys.executable, "-m", "bench.load", "--port", str(service.port), "--path", STREAM]
+    argv = [sys.executable, "-m", "bench.load", "--port", str(service.port), "--path", path]
+    argv += ["--token", service.token]
     process = subprocess.Popen(
         [*argv, "--listen", str(count)],
         cwd=ROOT,

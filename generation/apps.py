@@ -1,5 +1,7 @@
 from django.apps import AppConfig
+from django.db.models.signals import pre_delete
 
+from imagehub import in_use
 from imagehub.jobs.clusters import Cluster
 from imagehub.jobs.registry import JobKind, register
 
@@ -10,7 +12,36 @@ class GenerationConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from generation import tasks
+        from albums import set_templates
+        from albums.models import Album, Image
+        from albums.signals import albums_merged
+        from generation import facts, outlook, tasks
         from generation.models import GenerationJob
+        from generation.services import (
+            adapters_of_template,
+            follow_merged_albums,
+            hold_jobs_of_album,
+            lineage,
+        )
+        from generation.services.uses import adapters_in_use, base_models_in_use, images_in_use
+        from training.models import Adapter, BaseModel
 
-        register(JobKind("generation", GenerationJob, Cluster.GENERATION, tasks.generate))
+        lineage.register()
+        albums_merged.connect(follow_merged_albums)
+        set_templates.register_check(adapters_of_template)
+        pre_delete.connect(hold_jobs_of_album, sender=Album)
+        in_use.register(Adapter, adapters_in_use)
+        in_use.register(BaseModel, base_models_in_use)
+        in_use.register(Image, images_in_use)
+        register(
+            JobKind(
+                "generation",
+                GenerationJob,
+                Cluster.GENERATION,
+                tasks.generate,
+                affinity="base_model_id",
+                estimate=outlook.estimate_seconds,
+                obstacles=outlook.obstacles,
+                facts=facts.worker_facts,
+            )
+        )

@@ -1,11 +1,17 @@
 """The parameters of a picture as text that travels in its file."""
 
 import json
+from pathlib import Path
+from typing import Any
+
+import PIL.Image
 
 import imagehub
 from generation.models import GenerationJob
 
 SCHEMA = 1
+KEYWORD = "imagehub"
+"""Of the text chunk with the parameters as JSON."""
 
 
 def infotext(job: GenerationJob, *, seed: int) -> str:
@@ -20,6 +26,8 @@ def infotext(job: GenerationJob, *, seed: int) -> str:
         "Seed": seed,
         "Size": f"{job.width}x{job.height}",
         "Model": job.base_model.name,
+        **_strength(job),
+        **_loras(job),
         "Version": f"ImageHub {imagehub.__version__}",
     }
     lines.append(", ".join(f"{name}: {value}" for name, value in values.items()))
@@ -41,8 +49,37 @@ def parameters_json(job: GenerationJob, *, seed: int) -> str:
             "guidance_scale": job.guidance_scale,
             "scheduler": job.scheduler or None,
             "base_model": job.base_model.name,
+            "init_image": str(job.init_image_id) if job.init_image_id else None,
+            "strength": job.strength,
             # The file travels: where an adapter lies on this machine stays here.
             "loras": [{name: lora.get(name) for name in ("id", "name", "weight")} for lora in job.loras],
         },
         ensure_ascii=False,
     )
+
+
+def read_parameters(file: Path) -> dict[str, Any] | None:
+    """Return what :func:`parameters_json` wrote into a picture; None where it is not there, or no PNG of ours.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    try:
+        with PIL.Image.open(file, formats=("PNG",)) as picture:
+            told = json.loads(getattr(picture, "text", {}).get(KEYWORD, "null"))
+    except (PIL.UnidentifiedImageError, ValueError):
+        return None
+    return told if isinstance(told, dict) and told.get("schema") == SCHEMA else None
+
+
+def _strength(job: GenerationJob) -> dict[str, str]:
+    return {} if job.strength is None else {"Denoising strength": f"{job.strength:g}"}
+
+
+def _loras(job: GenerationJob) -> dict[str, str]:
+    """Return the adapters as one quoted value, in which no name can end it or begin another."""
+    used = [lora for lora in job.loras if lora.get("weight")]
+    if not used:
+        return {}
+    text = ", ".join(f"{lora.get('name', '')}: {lora['weight']:g}" for lora in used)
+    return {"LoRAs": json.dumps(text, ensure_ascii=False)}

@@ -15,19 +15,16 @@ from typing import Any
 
 from pydantic import ValidationError
 from ruamel.yaml import YAML, CommentedMap
-from ruamel.yaml.error import YAMLError
-from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent
 
 from imagehub.config_schema import Config, Section
 from imagehub.errors import Conflict
+from imagehub.strict_yaml import load_yaml
 
 Place = tuple[str | int, ...]
 """Where a value stands: the names of its sections and its own."""
 
 MAX_BYTES = 1024 * 1024
 """Far more than any configuration needs, and no burden to a process that reads it by mistake."""
-
-MAX_DEPTH = 20
 
 NEW_FILE_MODE = 0o640
 
@@ -152,18 +149,7 @@ def _text(path: Path) -> str:
 def _data(text: str) -> Any:
     if len(text) > MAX_BYTES:
         raise ValueError(f"the text has more than {MAX_BYTES} characters")
-    try:
-        depth = 0
-        for event in YAML(typ="safe", pure=True).parse(text):
-            # An alias can stand for another, and that for more: a short text for more than fits into memory.
-            if isinstance(event, AliasEvent):
-                raise ValueError("not valid YAML: aliases are not allowed here")
-            depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
-            if depth > MAX_DEPTH:  # the time to parse grows with the square of the depth
-                raise ValueError(f"not valid YAML: more than {MAX_DEPTH} levels")
-        return YAML(typ="safe", pure=True).load(text)
-    except (YAMLError, RecursionError) as error:
-        raise ValueError(f"not valid YAML: {error}") from error
+    return load_yaml(text)
 
 
 def _unknown(section: type[Section], changes: Mapping[str, Any]) -> Iterator[tuple[Place, str]]:

@@ -69,6 +69,7 @@ def logging_settings(*, level: str, log_format: str) -> dict[str, Any]:
             },
             "django.request": {"level": "ERROR"},  # what clients do wrong is told to them
             "django-q": {"level": "WARNING"},  # an INFO line for each doorbell helps nobody
+            "httpx2": {"level": "WARNING"},  # it tells each address with all that is in it
         },
     }
 

@@ -4,6 +4,7 @@ Settings call :func:`refuse_unfit_environment` before they read anything else, s
 one exception after another. Nothing here prints a value: several of them are secrets.
 """
 
+import importlib.util
 import logging
 import re
 import tempfile
@@ -21,6 +22,7 @@ from environ import Env
 
 from imagehub.config_file import read as read_config
 from imagehub.config_schema import Config
+from imagehub.egress.policy import Allowed
 from imagehub.logs import FORMATS
 
 POSTGRESQL = "django.db.backends.postgresql"
@@ -30,6 +32,7 @@ WHOLE_NUMBERS = (
     "IMAGEHUB_TRUSTED_PROXIES",
     "IMAGEHUB_CONN_MAX_AGE",
     "IMAGEHUB_WEB_THREADS",
+    "IMAGEHUB_S3_URL_SECONDS",
     "WEB_CONCURRENCY",
 )
 ROOTS = {
@@ -39,8 +42,13 @@ ROOTS = {
     "IMAGEHUB_SCRAPING_ROOT": "scraping",
 }
 """The environment's name of each managed root, and its field in ``paths`` of the configuration file."""
-SERVICES = ("IMAGEHUB_GOOGLE_URL",)
-"""Addresses of others that we send secrets to."""
+SERVICES = ("IMAGEHUB_GOOGLE_URL", "IMAGEHUB_S3_PUBLIC_ENDPOINT")
+"""Addresses of others that we, or the browsers of visitors, send secrets to."""
+
+STORAGES = frozenset({"", "disk", "s3"})
+URL_SECONDS = range(60, 3601)
+ENDPOINT = re.compile(r"https?://[A-Za-z0-9_.\[\]:-]+/?")
+ACCEL_PREFIX = re.compile(r"/[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*/")
 
 PLACEHOLDER = re.compile(
     r"change[-_ ]?me|replace[-_ ]?(me|this|with)|placeholder|example|insecure|secret[-_ ]?key|your[-_ ]|^<.*>$|\bx{3,}\b"
@@ -50,6 +58,8 @@ PLACEHOLDER = re.compile(
 """Words of documentation and of examples. Each is too long to come up in a random value by chance."""
 
 OFF = frozenset({"", "0", "false", "off", "no", "n"})
+ON = frozenset({"1", "true", "on", "yes", "y"})
+"""A word in neither is read as what is more careful."""
 
 HOST = re.compile(r"\.?[a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\]", re.IGNORECASE)
 
@@ -92,9 +102,14 @@ def value_problems(environ: Mapping[str, str]) -> list[str]:
         *_log_format_problems(environ.get("IMAGEHUB_LOG_FORMAT", "")),
         *(
             f"{name} begins with $, which stands for the name of another variable."
-            for name in ("IMAGEHUB_SECRET_KEY", "GOOGLE_CLIENT_ID", "GOOGLE_CLIENT_SECRET")
+            for name in (
+                *("IMAGEHUB_SECRET_KEY", "GOOGLE_CLIENT_ID", "GOOGLE_CLIENT_SECRET"),
+                *("IMAGEHUB_S3_ACCESS_KEY", "IMAGEHUB_S3_SECRET_KEY"),
+            )
             if environ.get(name, "").startswith("$")
         ),
+        *_storage_problems(environ),
+        *_allow_private_value_problems(_items(environ.get("IMAGEHUB_SCRAPING_ALLOW_PRIVATE", ""))),
     ]
 
 
@@ -113,6 +128,7 @@ def production_problems(environ: Mapping[str, str], *, var_dir: Path, config_fil
             for name in SERVICES
             if (value := environ.get(name, "")) and not value.startswith("https://")
         ),
+        *_allow_private_problems(environ),
         *_worker_problems(environ.get("WEB_CONCURRENCY", ""), environ.get("REDIS_URL", "")),
         *folder_problems("IMAGEHUB_VAR", var_dir),
         *_file_problems(environ, config_file),
@@ -210,6 +226,49 @@ def _log_level_problems(level: str) -> Iterator[str]:
 def _log_format_problems(log_format: str) -> Iterator[str]:
     if log_format and log_format not in FORMATS:
         yield "IMAGEHUB_LOG_FORMAT is neither json nor text."
+
+
+def _storage_problems(environ: Mapping[str, str]) -> Iterator[str]:
+    kind = environ.get("IMAGEHUB_STORAGE", "")
+    prefix = environ.get("IMAGEHUB_ACCEL_PREFIX", "")
+    if kind not in STORAGES:
+        yield "IMAGEHUB_STORAGE is neither disk nor s3."
+    if prefix and not ACCEL_PREFIX.fullmatch(prefix):
+        yield "IMAGEHUB_ACCEL_PREFIX is not a path like /protected/, of letters, digits, - and _."
+    if kind != "s3":
+        return
+    if importlib.util.find_spec("storages") is None or importlib.util.find_spec("boto3") is None:
+        yield "IMAGEHUB_STORAGE is s3, but its libraries are not installed: pip install -r requirements-s3.txt."
+    if not environ.get("IMAGEHUB_S3_BUCKET"):
+        yield "IMAGEHUB_S3_BUCKET is not set: IMAGEHUB_STORAGE is s3."
+    keys = ("IMAGEHUB_S3_ACCESS_KEY", "IMAGEHUB_S3_SECRET_KEY")
+    if len(missing := [name for name in keys if not environ.get(name)]) == 1:
+        yield f"{missing[0]} is not set: the bucket needs both keys, or neither."
+    for name in ("IMAGEHUB_S3_ENDPOINT", "IMAGEHUB_S3_PUBLIC_ENDPOINT"):
+        if (value := environ.get(name, "")) and not ENDPOINT.fullmatch(value):
+            yield f"{name} is not an address like https://s3.example.com, without a path."
+    seconds = environ.get("IMAGEHUB_S3_URL_SECONDS", "")
+    if seconds.isdecimal() and int(seconds) not in URL_SECONDS:
+        yield "IMAGEHUB_S3_URL_SECONDS is not between 60 and 3600."
+
+
+def _allow_private_value_problems(entries: list[str]) -> Iterator[str]:
+    try:
+        Allowed.read(entries)
+    except ValueError:
+        yield (
+            "IMAGEHUB_SCRAPING_ALLOW_PRIVATE has an entry that is none of host, host:port and network (10.0.0.0/8): "
+            "without scheme and path, and a network without bits set behind its prefix."
+        )
+
+
+def _allow_private_problems(environ: Mapping[str, str]) -> Iterator[str]:
+    switch = environ.get("IMAGEHUB_SCRAPING_ALLOW_PRIVATE_IN_PRODUCTION", "")
+    if _items(environ.get("IMAGEHUB_SCRAPING_ALLOW_PRIVATE", "")) and switch.strip().lower() not in ON:
+        yield (
+            "IMAGEHUB_SCRAPING_ALLOW_PRIVATE opens parts of your network to whoever may start a scrape. If that is meant, set "
+            "IMAGEHUB_SCRAPING_ALLOW_PRIVATE_IN_PRODUCTION=true as well."
+        )
 
 
 def _secret_key_problems(key: str) -> Iterator[str]:

@@ -17,6 +17,9 @@ SENSITIVE_FIELDS = (
 )  # fmt: skip
 """Words by which the name of a field gives away that its values are prompts, captions or secrets."""
 
+SENSITIVE_NAMES = frozenset({"text", "identity", "tag"})
+"""Whole names of fields that hold captions and tags. As parts of names these words say nothing."""
+
 # Every pattern below is written so that a hostile line costs linear time: what may repeat is bounded,
 # or cannot fail once it has begun.
 
@@ -67,10 +70,11 @@ _PATH = re.compile(
 )
 
 
+@lru_cache(maxsize=1024)
 def is_sensitive_field(name: str) -> bool:
     """Tell whether the values of a field with this name are prompts, captions or secrets."""
     name = name.lower()
-    return any(word in name for word in SENSITIVE_FIELDS)
+    return name in SENSITIVE_NAMES or any(word in name for word in SENSITIVE_FIELDS)
 
 
 def sensitive_values(data: Any, *, is_sensitive: bool = False) -> Iterator[str]:

@@ -4,7 +4,9 @@ The same in development as in production, so that what a page may not do is foun
 TLS differs, and stands in the settings.
 """
 
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from csp.constants import NONE, SELF
 from django.utils.cache import patch_vary_headers
@@ -29,6 +31,22 @@ CONTENT_SECURITY_POLICY: dict[str, Any] = {
     }
 }
 """Of pages. All scripts and styles come from our own files; nothing is written into a page."""
+
+
+def content_security_policy(*, image_origins: Iterable[str] = ()) -> dict[str, Any]:
+    """Return the policy of pages on which pictures may also come from these origins."""
+    directives = CONTENT_SECURITY_POLICY["DIRECTIVES"]
+    return {"DIRECTIVES": directives | {"img-src": [*directives["img-src"], *image_origins]}}
+
+
+def bucket_origins(options: Mapping[str, Any]) -> list[str]:
+    """Return the origins to which addresses of files in a bucket may lead."""
+    if endpoint := options["public_endpoint"] or options["endpoint_url"]:
+        parts = urlsplit(endpoint)
+        return [f"{parts.scheme}://{parts.netloc}"]
+    bucket, region = options["bucket_name"], options["region_name"]
+    return [f"https://{bucket}.s3.amazonaws.com", f"https://{bucket}.s3.{region}.amazonaws.com"]
+
 
 DATA_POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; sandbox"
 """Of everything that is no page: JSON, and files that people uploaded. Opened in a browser it can do nothing."""

@@ -53,6 +53,11 @@ CSRF_TRUSTED_ORIGINS = [
 # How many proxies of ours stand in front: only what these wrote into `X-Forwarded-For` is believed.
 TRUSTED_PROXIES = int(env.str("IMAGEHUB_TRUSTED_PROXIES", default="") or 0)
 
+# Hosts, host:port and networks that scraping, imports and webhooks may reach although they are not public.
+SCRAPING_ALLOW_PRIVATE = [
+    item.strip() for item in env.list("IMAGEHUB_SCRAPING_ALLOW_PRIVATE", default=[]) if item.strip()
+]
+
 # What is ours: staff work with the rows of these packages, and the audit trail records their changes.
 OWN_PACKAGES = ("imagehub", "albums", "training", "scraping", "generation")
 
@@ -135,8 +140,30 @@ TEMPLATES = [
     }
 ]
 
+# Where files are stored (imagehub/storage): on the disk, or in a bucket of an S3-compatible service.
+MEDIA_BUCKET = {
+    "bucket_name": env.str("IMAGEHUB_S3_BUCKET", default=""),
+    "location": env.str("IMAGEHUB_S3_PREFIX", default="").strip("/"),
+    "endpoint_url": env.str("IMAGEHUB_S3_ENDPOINT", default="") or None,
+    "public_endpoint": env.str("IMAGEHUB_S3_PUBLIC_ENDPOINT", default=""),
+    "region_name": env.str("IMAGEHUB_S3_REGION", default="") or "us-east-1",
+    # Without keys boto3 looks where Amazon's own tools do: its variables, its files, the role of the machine.
+    "access_key": env.str("IMAGEHUB_S3_ACCESS_KEY", default="") or None,
+    "secret_key": env.str("IMAGEHUB_S3_SECRET_KEY", default="") or None,
+    "querystring_expire": int(env.str("IMAGEHUB_S3_URL_SECONDS", default="") or 60),
+    # A service of one's own answers to its one name; Amazon gives each bucket a host.
+    "addressing_style": "path" if env.str("IMAGEHUB_S3_ENDPOINT", default="") else "virtual",
+}
+USES_BUCKET = env.str("IMAGEHUB_STORAGE", default="") == "s3"
+# Fetch files from the bucket and pass them on, instead of sending browsers there.
+S3_PROXY = env.bool("IMAGEHUB_S3_PROXY", default=False)
+# Where nginx has the media root for itself (`internal`): it sends the files, and we only say which.
+ACCEL_PREFIX = env.str("IMAGEHUB_ACCEL_PREFIX", default="")
+
 # What browsers are told; imagehub/security_headers.py has the reasons.
-CONTENT_SECURITY_POLICY = security_headers.CONTENT_SECURITY_POLICY
+CONTENT_SECURITY_POLICY = security_headers.content_security_policy(
+    image_origins=security_headers.bucket_origins(MEDIA_BUCKET) if USES_BUCKET and not S3_PROXY else ()
+)
 PERMISSIONS_POLICY = security_headers.PERMISSIONS_POLICY
 X_FRAME_OPTIONS = "DENY"
 SECURE_REFERRER_POLICY = "same-origin"
@@ -191,6 +218,8 @@ else:
         "keepalives_interval": 2,
         "keepalives_count": 3,
         "tcp_user_timeout": 10_000,
+        # Who hangs in the middle of a transaction holds locks, and with them everybody else: he loses them after a minute.
+        "options": "-c idle_in_transaction_session_timeout=60s",
     } | DATABASES["default"].get("OPTIONS", {})
 # Without lasting connections a cluster on PostgreSQL is six times slower, and a request on SQLite pays 3 ms.
 DATABASES["default"]["CONN_MAX_AGE"] = int(env.str("IMAGEHUB_CONN_MAX_AGE", default="") or 60)
@@ -258,6 +287,9 @@ SOCIALACCOUNT_PROVIDERS = {
 }
 CSRF_FAILURE_VIEW = "imagehub.api.problems.csrf_failure"
 
+# Forms of uploads have a limit of their own, which is configured and at most one below: it can say what is wrong.
+DATA_UPLOAD_MAX_NUMBER_FILES = 1001
+
 LANGUAGE_CODE = "en-us"
 TIME_ZONE = "UTC"
 USE_I18N = False
@@ -270,14 +302,16 @@ if not IS_PRODUCTION:
 # Development serves static files from where they lie; production collects them first.
 WHITENOISE_USE_FINDERS = not IS_PRODUCTION
 STORAGES = {
-    # Files go through imagehub/storage.py: what bypasses it lands nowhere.
+    # Files go through imagehub/storage: what bypasses it lands nowhere.
     "default": {"BACKEND": "django.core.files.storage.InMemoryStorage"},
     "staticfiles": {
-        "BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"
+        "BACKEND": "imagehub.static_files.StaticFiles"
         if IS_PRODUCTION
         else "django.contrib.staticfiles.storage.StaticFilesStorage"
     },
 }
+if USES_BUCKET:
+    STORAGES["media"] = {"BACKEND": "imagehub.storage.bucket.MediaBucket", "OPTIONS": MEDIA_BUCKET}
 
 REST_FRAMEWORK = {
     # The first one names the scheme of `WWW-Authenticate`, which makes "not signed in" a 401.
@@ -286,7 +320,7 @@ REST_FRAMEWORK = {
         "imagehub.api.authentication.SessionAuthentication",
     ],
     "DEFAULT_PERMISSION_CLASSES": ["imagehub.api.permissions.StaffOnly"],  # deny when in doubt
-    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_RENDERER_CLASSES": ["imagehub.api.renderers.JSONRenderer"],
     "DEFAULT_PARSER_CLASSES": ["imagehub.api.parsers.JSONParser"],
     "DEFAULT_PAGINATION_CLASS": "imagehub.api.pagination.KeysetPagination",
     "DEFAULT_FILTER_BACKENDS": ["imagehub.api.filters.StrictFilterBackend"],
@@ -307,8 +341,15 @@ SPECTACULAR_SETTINGS = {
     "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],
     "COMPONENT_SPLIT_REQUEST": True,
     "ENUM_NAME_OVERRIDES": {
+        "AlbumKind": "albums.api.album_serializers.KINDS",
+        "BaseModelKind": "generation.api.model_serializers.KINDS",
+        "NewBaseModelKind": "generation.api.model_serializers.NEW_KINDS",
         "JobStatus": "imagehub.jobs.models.JobStatus.choices",
         "Visibility": "albums.models.Visibility.choices",
+        "LabelKind": "albums.models.LabelKind.choices",
+        "LabelOrigin": "albums.models.LabelOrigin.choices",
+        "StopMode": "training.api.run_serializers.STOP_MODES",
+        "EstimateBasis": "training.api.dataset_serializers.BASES",
         "HealthStatus": "imagehub.operations.health.STATUSES",
     },
 }

@@ -3,17 +3,17 @@
 from django.contrib import admin
 from django.urls import include, path
 from django.views.generic import RedirectView
-from drf_spectacular.views import SpectacularAPIView
 
 from imagehub.api import problems
-from imagehub.api.docs import DocsView
+from imagehub.api.docs import DocsView, SchemaView
 
 api = [
     path("", include("imagehub.accounts.api.urls")),
     path("", include("imagehub.operations.api.urls")),
     path("", include("albums.api.urls")),
+    path("", include("training.api.urls")),
     path("", include("generation.api.urls")),
-    path("schema/", SpectacularAPIView.as_view(), name="schema"),
+    path("schema/", SchemaView.as_view(), name="schema"),
     path("docs", RedirectView.as_view(url="/api/docs/")),
     path("docs/", DocsView.as_view(), name="docs"),
 ]

@@ -1,7 +1,51 @@
+from datetime import time
+from typing import Any
+
 from django.apps import AppConfig
+from django.db.models.signals import post_migrate
+
+from imagehub import in_use
+from imagehub.jobs.clusters import Cluster
+from imagehub.jobs.registry import JobKind, register
 
 
 class TrainingConfig(AppConfig):
     name = "training"
     verbose_name = "Models and training"
     default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        from albums.legacy import register as register_importer
+        from albums.models import Image
+        from training import outlook, tasks
+        from training.legacy import import_runs
+        from training.models import Adapter, BaseModel, LabelingJob, TrainingRun
+        from training.services import lineage
+        from training.services.uses import adapters_in_use, base_models_in_use, images_in_use
+
+        lineage.register()
+        register_importer("training", import_runs)
+        post_migrate.connect(_ensure_schedules, sender=self)
+        in_use.register(Adapter, adapters_in_use)
+        in_use.register(BaseModel, base_models_in_use)
+        in_use.register(Image, images_in_use)
+        register(JobKind("labeling", LabelingJob, Cluster.TRAINING, tasks.label))
+        register(
+            JobKind(
+                "training",
+                TrainingRun,
+                Cluster.TRAINING,
+                tasks.train,
+                estimate=outlook.estimate_seconds,
+                obstacles=outlook.obstacles,
+                facts=outlook.worker_facts,
+            )
+        )
+
+
+def _ensure_schedules(**_: Any) -> None:
+    from imagehub.jobs.schedules import ensure_schedule  # needs loaded apps
+
+    ensure_schedule("Promote checkpoints", "training.tasks.promote_waiting", minutes=10)
+    ensure_schedule("Do purges", "training.tasks.purge_waiting", minutes=10)
+    ensure_schedule("Purge trainings", "training.tasks.purge_by_the_clock", daily_at=time(3, 15))

@@ -3,10 +3,11 @@ from datetime import timedelta
 
 import pytest
 from django.utils import timezone
-from rest_framework.test import APIClient
 
 from albums.api.files import file_name
 from albums.models import AlbumImage
+from albums.services import refresh_summaries
+from albums.tests.clients import client_of, ids
 from albums.tests.factories import AlbumFactory, ImageFactory, picture
 from imagehub import storage
 from imagehub.accounts.tests.factories import UserFactory
@@ -15,30 +16,9 @@ from imagehub.roots import media_root
 pytestmark = pytest.mark.django_db
 
 
-def client_of(user=None):
-    client = APIClient()
-    client.force_authenticate(user)
-    return client
-
-
-@pytest.fixture
-def visitor():
-    return client_of()
-
-
-@pytest.fixture
-def staff():
-    return client_of(UserFactory(staff=True))
-
-
 @pytest.fixture(params=["a visitor", "somebody signed in"])
 def outsider(request):
     return client_of(UserFactory() if request.param == "somebody signed in" else None)
-
-
-def ids(response):
-    assert response.status_code == 200, response.content
-    return [row["id"] for row in response.json()["results"]]
 
 
 def content(response):
@@ -103,7 +83,7 @@ class TestVisibility:
             body = outsider.get(path).json()
             body = body["results"][0] if "results" in body else body
             assert body["image_count"] == 1
-            assert body["cover"] is None
+            assert body["cover"]["id"] == str(public.pk)  # its first image stands in
             assert [image["id"] for image in body["preview_images"]] == [str(public.pk)]
             assert str(private.pk) not in str(body)
         body = staff.get(f"/api/albums/{album.pk}").json()
@@ -179,6 +159,9 @@ class TestImages:
             "size_bytes": len(picture()),
             "format": "png",
             "visibility": "public",
+            "nsfw": "unknown",
+            "starred": False,
+            "rating": 0,
             "prompt": "a red heart",
             "negative_prompt": "",
             "seed": 42,
@@ -188,6 +171,7 @@ class TestImages:
             "base_model": "starter",
             "loras": [],
             "source": {"kind": "generation", "id": str(job)},
+            "placeholder": None,
         }
 
     def test_an_image_may_be_nobodys(self, staff):
@@ -343,6 +327,19 @@ class TestAlbums:
             "cover": preview(images[5]),
             "image_count": 6,
             "preview_images": [preview(image) for image in images[:4]],
+            "is_set_template": False,
+            "set_rows": [],
+            "base_prompt": "",
+            "prompt_template": "",
+            "style_suffix": "",
+            "example_theme": "",
+            "negative_prompt": "",
+            "width": None,
+            "height": None,
+            "loras": [],
+            "template_item_count": 0,
+            "template_items_preview": [],
+            "lora_count": 0,
         }
 
     def test_previews_follow_the_order_of_the_album(self, visitor):
@@ -350,6 +347,7 @@ class TestAlbums:
         album = AlbumFactory(public=True)
         AlbumImage.objects.create(album=album, image=first, position=2)
         AlbumImage.objects.create(album=album, image=second, position=1)
+        refresh_summaries([album.pk])
 
         previews = visitor.get(f"/api/albums/{album.pk}").json()["preview_images"]
 

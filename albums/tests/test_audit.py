@@ -27,6 +27,8 @@ def form(album, images=(), **values):
         "name": album.name,
         "kind": album.kind,
         "visibility": album.visibility,
+        "set_rows": "[]",
+        "loras": "[]",
         "memberships-TOTAL_FORMS": len(images),
         "memberships-INITIAL_FORMS": 0,
     } | rows | values  # fmt: skip
@@ -47,11 +49,12 @@ def test_a_change_is_recorded_field_by_field(staff):
     )
 
     assert response.status_code == 302
-    change, membership = recorded()
+    change, membership, place = recorded()
     assert (change.action, change.target_id) == ("album.change", str(album.pk))
     assert change.before == {"name": "before", "visibility": "private"}
     assert change.after == {"name": "after", "visibility": "public"}
-    assert (membership.action, membership.after["image"]) == ("albumimage.create", str(image.pk))
+    assert (membership.action, membership.after) == ("album.add_images", {"image_ids": [str(image.pk)]})
+    assert (place.action, place.after) == ("album.place_images", {"positions": {str(image.pk): 0}})
 
 
 def test_an_album_that_is_made_and_one_that_is_deleted(staff):

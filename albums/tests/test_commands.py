@@ -5,8 +5,10 @@ from io import StringIO
 import pytest
 from django.core.management import CommandError, call_command
 
-from albums.tests.factories import ImageFactory, picture
-from albums.thumbnails import thumbnail_path
+from albums import consistency
+from albums.models import Album, Image
+from albums.tests.factories import AlbumFactory, ImageFactory, picture
+from albums.thumbnails import thumbnail_of
 from imagehub import storage
 
 pytestmark = pytest.mark.django_db
@@ -32,7 +34,7 @@ def age(path, seconds):
 @pytest.fixture
 def image():
     image = ImageFactory()
-    thumbnail_path(image, 150)
+    thumbnail_of(image, 150)
     return image
 
 
@@ -94,7 +96,7 @@ class TestCheckStorage:
         assert "thumbnails/150/" in output
 
     def test_finds_an_abandoned_staging_folder(self, image):
-        age(storage.staging_dir("dead-job"), 25 * HOUR)
+        age(storage.staging_dir("dead-job"), 49 * HOUR)
         storage.staging_dir("live-job")
 
         clean, output = check_storage()
@@ -102,6 +104,18 @@ class TestCheckStorage:
         assert not clean
         assert "dead-job" in output
         assert "live-job" not in output
+
+    def test_finds_an_album_that_counts_its_images_wrong(self, image):
+        AlbumFactory(name="right", images=[image])
+        wrong = [AlbumFactory(images=[image]) for _ in range(2)]
+        Album.objects.filter(pk=wrong[0].pk).update(public_images=7)
+        Album.objects.filter(pk=wrong[1].pk).update(preview_ids=[])
+
+        clean, output = check_storage()
+
+        assert not clean
+        assert "Albums that count their images wrong: 2" in output
+        assert all(str(album.pk) in output for album in wrong)
 
 
 class TestFix:
@@ -122,6 +136,21 @@ class TestFix:
         assert not clean
         assert orphan.exists()
 
+    def test_spares_a_file_that_got_a_row_after_it_was_found(self, image):
+        path = storage.path_of(image.storage_name)
+        thumbnail = storage.path_of(thumbnail_of(image, 150))
+        row = Image.objects.get()
+        image.delete()
+        found = list(consistency.files_without_rows())
+        row.save(force_insert=True)
+        age(path, 2 * HOUR)
+        age(thumbnail, 2 * HOUR)
+
+        assert len(found) == 2
+        assert consistency.remove_leftovers(found) == 0
+        assert path.exists()
+        assert thumbnail.exists()
+
     def test_spares_a_row_without_its_file(self, image):
         storage.delete(image.storage_name)
 
@@ -131,7 +160,7 @@ class TestFix:
         image.refresh_from_db()
 
     def test_deletes_the_thumbnails_of_images_that_are_gone(self, image):
-        path = thumbnail_path(image, 150)
+        path = storage.path_of(thumbnail_of(image, 150))
         age(path, 2 * HOUR)
         age(storage.path_of(image.storage_name), 2 * HOUR)
         image.delete()
@@ -141,9 +170,20 @@ class TestFix:
         assert clean
         assert not path.exists()
 
+    def test_counts_the_images_of_albums_again(self, image):
+        album = AlbumFactory(images=[image])
+        Album.objects.update(total_images=7)
+
+        clean, output = check_storage(fix=True)
+
+        assert clean
+        assert "Counted the images of 1 albums again." in output
+        album.refresh_from_db()
+        assert album.total_images == 1
+
     def test_deletes_abandoned_staging(self, image):
         folder = storage.staging_dir("dead-job")
-        age(folder, 25 * HOUR)
+        age(folder, 49 * HOUR)
 
         clean, _ = check_storage(fix=True)
 

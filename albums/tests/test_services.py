@@ -8,30 +8,30 @@ from django.db import IntegrityError, connections, transaction
 
 from albums import services
 from albums.models import Album, Image
-from albums.tests.factories import AlbumFactory, ImageFactory, picture, staged
+from albums.tests.factories import AlbumFactory, ImageFactory, picture, staged, stored_files
 from imagehub import storage
 
 pytestmark = pytest.mark.django_db
+
+
+def store_image(image, path, *, album=None):
+    return services.save_image(services.adopt_image_file(image, path), album=album)
 
 
 def unsaved_image(**fields):
     return Image(name="a red heart", source_kind=Image.SourceKind.GENERATION, **fields)
 
 
-def stored_files():
-    return [file.name for file in storage.walk("images")]
-
-
 class TestStoreImage:
     def test_takes_the_file_and_saves_the_row(self, tmp_path):
         file = staged(tmp_path, size=(12, 7))
 
-        image = services.store_image(unsaved_image(prompt="a red heart", seed=42), file)
+        image = store_image(unsaved_image(prompt="a red heart", seed=42), file)
 
         image.refresh_from_db()
         assert (image.width, image.height, image.format) == (12, 7, "png")
         assert image.storage_name == f"images/{image.sha256[:2]}/{image.sha256}.png"
-        assert services.image_path(image).stat().st_size == image.size_bytes
+        assert storage.size(image.storage_name) == image.size_bytes
         assert not file.exists()
 
     @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ class TestStoreImage:
     def test_believes_the_content_and_not_the_name(self, tmp_path, file_format, stored_format, suffix):
         file = staged(tmp_path, "picture.exe", file_format=file_format)
 
-        image = services.store_image(unsaved_image(), file)
+        image = store_image(unsaved_image(), file)
 
         assert image.format == stored_format
         assert image.storage_name.endswith(suffix)
@@ -51,7 +51,7 @@ class TestStoreImage:
         file = staged(tmp_path, file_format=file_format)
 
         with pytest.raises(services.UnreadablePicture):
-            services.store_image(unsaved_image(), file)
+            store_image(unsaved_image(), file)
 
         assert stored_files() == []
 
@@ -59,7 +59,7 @@ class TestStoreImage:
         (tmp_path / "picture.png").write_bytes(b"not a picture")
 
         with pytest.raises(services.UnreadablePicture):
-            services.store_image(unsaved_image(), tmp_path / "picture.png")
+            store_image(unsaved_image(), tmp_path / "picture.png")
 
     def test_refuses_a_bomb_by_its_header(self, tmp_path):
         file = staged(tmp_path)
@@ -69,21 +69,21 @@ class TestStoreImage:
         file.write_bytes(data)
 
         with pytest.raises(services.UnreadablePicture, match="pixels"):
-            services.store_image(unsaved_image(), file)
+            store_image(unsaved_image(), file)
 
     def test_saves_one_row_when_a_job_delivers_twice(self, tmp_path):
         source_id = uuid.uuid4()
-        services.store_image(unsaved_image(source_id=source_id, source_index=3), staged(tmp_path))
+        store_image(unsaved_image(source_id=source_id, source_index=3), staged(tmp_path))
 
         with pytest.raises(IntegrityError):
-            services.store_image(unsaved_image(source_id=source_id, source_index=3), staged(tmp_path))
+            store_image(unsaved_image(source_id=source_id, source_index=3), staged(tmp_path))
 
         assert Image.objects.count() == 1
         assert len(stored_files()) == 1
 
     def test_stores_the_file_before_the_row(self, tmp_path):
         with pytest.raises(ValidationError):
-            services.store_image(unsaved_image(seed=-1), staged(tmp_path))
+            store_image(unsaved_image(seed=-1), staged(tmp_path))
 
         assert Image.objects.count() == 0
         assert len(stored_files()) == 1
@@ -92,19 +92,19 @@ class TestStoreImage:
         set_config("storage: {minimum_free_bytes: 1000000000000000}")
 
         with pytest.raises(storage.StorageFull):
-            services.store_image(unsaved_image(), staged(tmp_path))
+            store_image(unsaved_image(), staged(tmp_path))
 
         assert Image.objects.count() == 0
 
     def test_puts_the_image_into_an_album(self, tmp_path):
         album = AlbumFactory()
 
-        image = services.store_image(unsaved_image(), staged(tmp_path), album=album)
+        image = store_image(unsaved_image(), staged(tmp_path), album=album)
 
         assert list(album.images.all()) == [image]
 
     def test_lets_equal_pictures_share_a_file(self, tmp_path):
-        images = [services.store_image(unsaved_image(), staged(tmp_path)) for _ in range(2)]
+        images = [store_image(unsaved_image(), staged(tmp_path)) for _ in range(2)]
 
         assert images[0].storage_name == images[1].storage_name
         assert Image.objects.count() == 2
@@ -167,6 +167,14 @@ class TestAddImagesToAlbum:
     def test_takes_nothing(self):
         assert services.add_images_to_album(AlbumFactory(), []) == 0
 
+    def test_leaves_out_what_was_put_into_the_trash_in_the_meantime(self):
+        image, trashed = ImageFactory.create_batch(2)
+        album = AlbumFactory()
+        services.trash_images([trashed.pk])
+
+        assert services.add_images_to_album(album, [trashed, image]) == 1
+        assert album.memberships.get().image == image
+
     def test_notes_the_change_on_the_album(self):
         album = AlbumFactory()
         before = album.updated_at
@@ -211,7 +219,7 @@ class TestAtOnce:
 
         def deliver(file):
             try:
-                services.store_image(unsaved_image(source_id=source_id), file)
+                store_image(unsaved_image(source_id=source_id), file)
             except IntegrityError:
                 return False
             return True
@@ -221,18 +229,22 @@ class TestAtOnce:
         assert len(stored_files()) == 1
 
 
-class TestImagePath:
-    def test_says_so_when_the_file_is_gone(self):
+class TestLocalImage:
+    def test_says_so_when_the_file_is_gone(self, anywhere):
         image = ImageFactory(name="a red heart")
         storage.delete(image.storage_name)
 
-        with pytest.raises(services.ImageFileMissing, match="a red heart"):
-            services.image_path(image)
+        with pytest.raises(services.ImageFileMissing, match="a red heart"), services.local_image(image):
+            pass
 
-    def test_finds_the_file(self):
-        assert services.image_path(ImageFactory()).read_bytes() == picture()
+    def test_lends_the_file(self, anywhere):
+        with services.local_image(ImageFactory()) as path:
+            assert path.read_bytes() == picture()
+
+    def test_says_nothing_of_its_own_about_what_the_borrower_misses(self):
+        with pytest.raises(FileNotFoundError), services.local_image(ImageFactory()):
+            raise FileNotFoundError
 
 
 def _checksum(chunk):
-
     return zlib.crc32(chunk).to_bytes(4, "big")

@@ -1,117 +1,52 @@
-import hashlib
-import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
 from django.db import transaction
 from django.urls import reverse
-from drf_spectacular.utils import OpenApiParameter, extend_schema
+from drf_spectacular.utils import extend_schema, extend_schema_view
 from rest_framework import mixins, status, viewsets
+from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
 from albums.models import Image
 from generation import services
 from generation.api.filters import GenerationJobFilter
-from generation.api.serializers import GenerateSerializer, GenerationJobSerializer
+from generation.api.job_serializers import CancelledSerializer, CancelSerializer, PrioritySerializer
+from generation.api.serializers import GenerationJobSerializer
 from generation.models import GenerationJob
 from imagehub.accounts.models import Scope
-from imagehub.api.permissions import StaffOnly
+from imagehub.api.event_streams import JobEventsView
 from imagehub.api.schema import problem
 from imagehub.api.throttling import RateLimitedMixin
-from imagehub.config import get_config
-from imagehub.errors import Invalid
+from imagehub.jobs import live
+from imagehub.jobs.live import Preview
 from imagehub.jobs.models import JobStatus
+from imagehub.jobs.outlook import look_ahead
 from imagehub.jobs.registry import get_kind
 
-MAX_KEY_LENGTH = 200
 
-
-def serialize(jobs: Sequence[GenerationJob]) -> list[dict[str, Any]]:
+def serialize(
+    jobs: Sequence[GenerationJob], *, previews: Mapping[UUID, Preview] | None = None
+) -> list[dict[str, Any]]:
     """Return jobs as the API shows them, with one query for all their pictures."""
     images: dict[UUID, list[Image]] = defaultdict(list)
     for image in Image.objects.made_by(*(job.pk for job in jobs)).order_by("source_index"):
         images[image.source_id].append(image)
-    context = {"images": images, "job_kind": get_kind("generation")}
+    kind = get_kind("generation")
+    context = {
+        "images": images,
+        "job_kind": kind,
+        "outlooks": look_ahead(kind, jobs),
+        "previews": previews or {},
+    }
     return GenerationJobSerializer(jobs, many=True, context=context).data
 
 
-class GenerateView(RateLimitedMixin, APIView):
-    """Make pictures of a prompt."""
-
-    permission_classes = [StaffOnly]
-    required_scope = Scope.GENERATE
-    rate_limit = "generate"
-
-    @extend_schema(
-        operation_id="generate",
-        request=GenerateSerializer,
-        responses={
-            201: GenerationJobSerializer,
-            200: GenerationJobSerializer,
-            **problem(409),
-            **problem(422),
-        },
-        parameters=[
-            OpenApiParameter(
-                "Idempotency-Key",
-                str,
-                OpenApiParameter.HEADER,
-                description="Sent again with the same body, it answers with the same job.",
-            )
-        ],
-    )
-    def post(self, request: Request) -> Response:
-        key = self._idempotency_key(request)
-        serializer = GenerateSerializer(data=request.data)
-        serializer.is_valid(raise_exception=True)
-        job = self._job(request, serializer.validated_data, idempotency_key=key)
-        with transaction.atomic():  # a job that is refused for its rate was never there
-            job, is_new = services.submit_generation(job)
-            if is_new:
-                self.charge(job.n)
-        return Response(
-            serialize([job])[0],
-            status=status.HTTP_201_CREATED if is_new else status.HTTP_200_OK,
-            headers={"Location": reverse("job-detail", args=[job.pk])},
-        )
-
-    @staticmethod
-    def _idempotency_key(request: Request) -> str:
-        key = request.headers.get("Idempotency-Key", "")
-        if len(key) > MAX_KEY_LENGTH or not key.isprintable():
-            raise Invalid(
-                f"It has at most {MAX_KEY_LENGTH} printable characters.", pointer="/Idempotency-Key"
-            )
-        return key
-
-    @staticmethod
-    def _job(request: Request, data: dict[str, Any], *, idempotency_key: str) -> GenerationJob:
-        model = data["base_model"]
-        return GenerationJob(
-            owner=request.user,
-            prompt=data["prompt"],
-            negative_prompt=data["negative_prompt"],
-            seed=data.get("seed", services.draw_seed()),
-            steps=data.get("steps", model.default_steps),
-            width=data.get("width", model.default_width),
-            height=data.get("height", model.default_height),
-            guidance_scale=data.get("guidance_scale", model.default_guidance_scale),
-            scheduler=data.get("scheduler") or "",
-            base_model=model,
-            n=data["n"],
-            album=data.get("album"),
-            visibility=data.get("visibility", get_config().generation.default_visibility),
-            idempotency_key=idempotency_key,
-            body_digest=_digest(request.data) if idempotency_key else "",
-        )
-
-
-class JobViewSet(mixins.RetrieveModelMixin, mixins.ListModelMixin, viewsets.GenericViewSet):
-    """Follow jobs, and cancel them."""
+class JobViewSet(RateLimitedMixin, mixins.RetrieveModelMixin, mixins.ListModelMixin, viewsets.GenericViewSet):
+    """Follow jobs, put them before others, cancel them, and try them again."""
 
     queryset = GenerationJob.objects.select_related("owner", "base_model").newest_first()
     serializer_class = GenerationJobSerializer
@@ -120,7 +55,11 @@ class JobViewSet(mixins.RetrieveModelMixin, mixins.ListModelMixin, viewsets.Gene
     required_scope = Scope.GENERATE
 
     def retrieve(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        return Response(serialize([self.get_object()])[0])
+        job = self.get_object()
+        if job.status != JobStatus.RUNNING:
+            return Response(serialize([job])[0])
+        live.watch_once(job.pk)  # who polls sees what listeners see
+        return Response(serialize([job], previews=live.previews([job]))[0])
 
     def list(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         page = self.paginate_queryset(self.filter_queryset(self.get_queryset()))
@@ -133,8 +72,42 @@ class JobViewSet(mixins.RetrieveModelMixin, mixins.ListModelMixin, viewsets.Gene
         ended = job.status == JobStatus.CANCELLED
         return Response(serialize([job])[0], status=status.HTTP_200_OK if ended else status.HTTP_202_ACCEPTED)
 
+    @extend_schema(request=PrioritySerializer, responses={200: GenerationJobSerializer, **problem(409)})
+    def partial_update(self, request: Request, pk: str) -> Response:
+        """Let a job go before or behind others. What runs is not interrupted."""
+        job = self.get_object()
+        body = PrioritySerializer(data=request.data)
+        body.is_valid(raise_exception=True)
+        job = services.prioritise_generation_job(job, **body.validated_data)
+        return Response(serialize([job])[0])
 
-def _digest(body: Any) -> str:
-    """Return a fingerprint of a JSON body that does not depend on the order of its fields."""
-    text = json.dumps(body, sort_keys=True, ensure_ascii=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+    @extend_schema(
+        request=None,
+        responses={201: GenerationJobSerializer, **problem(409), **problem(422), **problem(429)},
+    )
+    @action(detail=True, methods=["post"], rate_limit="generate")
+    def retry(self, request: Request, pk: str) -> Response:
+        """Ask again for what a failed or cancelled job did not make: a new job, with the same seed."""
+        job = self.get_object()
+        with transaction.atomic():  # a job that is refused for its rate was never there
+            again = services.retry_generation_job(job, owner=request.user)
+            self.charge(again.n)
+        return Response(
+            serialize([again])[0],
+            status=status.HTTP_201_CREATED,
+            headers={"Location": reverse("job-detail", args=[again.pk])},
+        )
+
+    @extend_schema(request=CancelSerializer, responses=CancelledSerializer)
+    @action(detail=False, methods=["post"], url_path="cancel", pagination_class=None, filterset_class=None)
+    def cancel_many(self, request: Request) -> Response:
+        """Cancel all jobs to which everything in the body applies."""
+        body = CancelSerializer(data=request.data)
+        body.is_valid(raise_exception=True)
+        return Response(vars(services.cancel_generation_jobs(**body.validated_data)))
+
+
+@extend_schema_view(get=extend_schema(operation_id="job_events"))
+class GenerationEventsView(JobEventsView):
+    kind = "generation"
+    required_scope = Scope.GENERATE

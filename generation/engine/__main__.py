@@ -2,12 +2,11 @@
 
 import argparse
 import logging
-import os
 import sys
 from pathlib import Path
 
-from generation.engine.environment import prepare_environment
-from imagehub.jobs.protocol import ExitCode
+from imagehub.jobs.protocol import end_with
+from training.pipelines.environment import prepare_environment
 
 DESCRIPTION = """\
 Load a diffusers model once and make pictures with it. Without --prompt the engine reads requests as JSON
@@ -40,10 +39,37 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--models", type=int, metavar="N", help="models to keep in memory (default: 1 on a GPU, 2 on a CPU)"
     )
+    parser.add_argument(
+        "--model-memory",
+        type=int,
+        metavar="BYTES",
+        help="what models may take together (default: half of the memory of the device)",
+    )
+    parser.add_argument(
+        "--adapters", type=int, default=8, metavar="N", help="adapters to keep with each model (default: 8)"
+    )
+    parser.add_argument(
+        "--adapter-memory",
+        type=int,
+        default=1 << 30,
+        metavar="BYTES",
+        help="what the adapters of one model may take (default: 1 GiB)",
+    )
     one = parser.add_argument_group("one picture by hand")
     one.add_argument("--prompt", help="what to draw")
     one.add_argument("--negative-prompt", default="", help="what not to draw")
     one.add_argument("--model", help="folder in diffusers layout, .safetensors file, or hub id")
+    one.add_argument(
+        "--adapter",
+        action="append",
+        default=[],
+        metavar="FILE.safetensors[:WEIGHT]",
+        help="LoRA adapter, and how strongly it acts (default: 1); may be given several times",
+    )
+    one.add_argument("--init-image", type=Path, metavar="FILE", help="picture to start from")
+    one.add_argument(
+        "--strength", type=float, default=0.8, help="how much of that is made anew, 0 to 1 (default: 0.8)"
+    )
     one.add_argument("--allow-download", action="store_true", help="let a hub id be downloaded")
     one.add_argument("--output", type=Path, metavar="FILE.png", help="where to write the picture")
     one.add_argument("--seed", type=int, default=0, help="the same seed gives the same picture (default: 0)")
@@ -60,8 +86,8 @@ def main() -> int:
     """Parse the command line and run; return the exit status."""
     parser = build_parser()
     options = parser.parse_args()
-    if options.threads < 1 or (options.models is not None and options.models < 1):
-        parser.error("--threads and --models must be at least 1")
+    if options.threads < 1 or (options.models is not None and options.models < 1) or options.adapters < 1:
+        parser.error("--threads, --models and --adapters must be at least 1")
     if options.prompt is not None and not (options.model and options.output):
         parser.error("--prompt needs --model and --output")
     prepare_environment(options.threads)
@@ -76,11 +102,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        status = main()
-    except KeyboardInterrupt:
-        status = ExitCode.INTERRUPTED
-    logging.shutdown()
-    sys.stdout.flush()
-    # Not sys.exit: the reader thread may still wait for a request that nobody will send.
-    os._exit(status)
+    end_with(main)

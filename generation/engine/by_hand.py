@@ -8,15 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from generation.engine import starting
-from generation.engine.failures import FailureCode
-from generation.engine.request import ModelKind
 from imagehub.jobs.protocol import Channel, ExitCode, decode, encode
+from training.pipelines.failures import FailureCode
+from training.pipelines.references import ModelKind
 
 EXIT_STATUS = {
     FailureCode.BAD_REQUEST: ExitCode.BAD_REQUEST,
     FailureCode.UNKNOWN_SCHEDULER: ExitCode.BAD_REQUEST,
     FailureCode.MODEL_MISSING: ExitCode.MODEL_MISSING,
     FailureCode.MODEL_INVALID: ExitCode.BAD_DATA,
+    FailureCode.ADAPTER_MISSING: ExitCode.MODEL_MISSING,
+    FailureCode.ADAPTER_INCOMPATIBLE: ExitCode.BAD_DATA,
+    FailureCode.INIT_IMAGE_INVALID: ExitCode.BAD_DATA,
     FailureCode.OUT_OF_MEMORY: ExitCode.OUT_OF_MEMORY,
     FailureCode.NOT_A_NUMBER: ExitCode.NOT_A_NUMBER,
     FailureCode.DISK_FULL: os.EX_IOERR,
@@ -77,12 +80,25 @@ def make_one_picture(options: argparse.Namespace) -> int:
         "height": height,
         "guidance_scale": options.guidance_scale,
         "scheduler": options.scheduler,
+        "adapters": [_adapter(argument) for argument in options.adapter],
+        "init_image": str(options.init_image.absolute()) if options.init_image else None,
+        "strength": options.strength if options.init_image else None,
         "output": str(options.output.absolute()),
         "text": {},
     }
     narrator = Narrator()
     status = starting.serve(options, Channel(narrator, io.BytesIO(encode(request))))  # type: ignore[arg-type]
     return status or narrator.status
+
+
+def _adapter(argument: str) -> dict[str, Any]:
+    """Read "file.safetensors:0.8"; without a number the weight is 1."""
+    file, _, weight = argument.rpartition(":")
+    try:
+        path, number = Path(file or weight), float(weight) if file else 1.0
+    except ValueError:  # the colon belongs to the name
+        path, number = Path(argument), 1.0
+    return {"id": path.stem, "source": str(path.absolute()), "weight": number}
 
 
 def _kind(model: str) -> ModelKind:

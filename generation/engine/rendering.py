@@ -2,17 +2,19 @@
 
 import inspect
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from generation.engine.failures import FailureCode, RequestFailed, is_out_of_memory
+from generation.engine.init_images import open_init_image
 from generation.engine.models import LoadedModel
 from generation.engine.request import GenerateRequest
-from generation.engine.schedulers import make_scheduler
+from training.pipelines.failures import FailureCode, RequestFailed, is_out_of_memory
+from training.pipelines.schedulers import make_scheduler
 
 
 @dataclass(frozen=True)
@@ -32,57 +34,83 @@ class Watcher:
     def step(self, step: int, total: int) -> None:
         """A denoising step is done."""
 
+    def wants_previews(self) -> bool:
+        """Tell whether somebody looks on at the moment."""
+        return False
+
+    def preview(self, step: int, jpeg: str) -> None:
+        """What the picture looks like after a step, as base64."""
+
     def check(self) -> None:
         """Raise RequestCancelled or EngineStopped when somebody asked for it."""
 
 
 def render(
-    model: LoadedModel, request: GenerateRequest, watcher: Watcher, free_memory: Callable[[], None]
+    model: LoadedModel,
+    request: GenerateRequest,
+    watcher: Watcher,
+    spare_memory: Callable[[], None],
 ) -> Rendered:
     """Make the picture that a request describes; the same request gives the same pixels.
 
-    When memory runs out it gets one more try, with a decoder that works tile by tile: decoding
-    takes the most memory of all phases.
+    When memory runs out, ``spare_memory`` is to free what this picture does not need, and it gets one more try, with
+    attention in slices and a decoder that works slice by slice and tile by tile. After that it fails, and only it.
 
     Raises:
         RequestFailed: it cannot be made.
         RequestCancelled: the watcher said so.
     """
-    vae: Any = getattr(model.pipeline, "vae", None)
     try:
         return _Rendering(model, request, watcher).run()
     except Exception as error:
-        if not is_out_of_memory(error) or not hasattr(vae, "enable_tiling"):
+        if not is_out_of_memory(error):
             raise
     # Outside the except block: the error's traceback kept alive the tensors that did not fit.
-    free_memory()
-    vae.enable_tiling()
-    try:
+    spare_memory()
+    with _sparing(model.pipeline):
         return _Rendering(model, request, watcher).run()
+
+
+@contextmanager
+def _sparing(pipeline: Any) -> Iterator[None]:
+    """Let a pipeline take less memory for more time."""
+    vae: Any = getattr(pipeline, "vae", None)
+    switches = [(pipeline, "attention_slicing"), (vae, "slicing"), (vae, "tiling")]
+    switches = [(part, name) for part, name in switches if hasattr(part, f"enable_{name}")]
+    for part, name in switches:
+        getattr(part, f"enable_{name}")()
+    try:
+        yield
     finally:
-        vae.disable_tiling()
+        for part, name in switches:
+            getattr(part, f"disable_{name}")()
 
 
 class _Rendering:
     """One run of a pipeline, with the moments between its phases caught by hooks."""
 
     def __init__(self, model: LoadedModel, request: GenerateRequest, watcher: Watcher) -> None:
-        self.pipeline = model.pipeline
+        self.model = model
         self.request = request
         self.watcher = watcher
-        self.scheduler = make_scheduler(request.scheduler, model.scheduler, steps=request.steps)
+        self.pipeline = model.pipeline if request.init_image is None else model.image_to_image
+        self.scheduler = make_scheduler(
+            request.scheduler, model.scheduler, steps=request.steps, strength=request.strength
+        )
         self.denoising_at = self.decoding_at = 0.0
 
     def run(self) -> Rendered:
-        arguments = self._arguments()
+        self._check_size()
         started_at = time.monotonic()
+        self.model.adapters.use(self.request.adapters)
+        encoding_at = time.monotonic()
         self.watcher.phase("encode")
         self.pipeline.scheduler = self.scheduler
         denoiser = getattr(self.pipeline, "unet", None) or self.pipeline.transformer
         hook = denoiser.register_forward_pre_hook(self._before_denoiser)
         try:
             with torch.inference_mode():
-                picture = self.pipeline(**arguments).images[0]
+                picture = self.pipeline(**self._arguments()).images[0]
                 pixels = _as_pixels(picture)
         finally:
             hook.remove()
@@ -90,18 +118,24 @@ class _Rendering:
         return Rendered(
             pixels,
             {
-                "encode": self.denoising_at - started_at,
+                "adapters": encoding_at - started_at,
+                "encode": self.denoising_at - encoding_at,
                 "denoise": self.decoding_at - self.denoising_at,
                 "decode": finished_at - self.decoding_at,
             },
         )
 
+    def _check_size(self) -> None:
+        grid = getattr(self.pipeline, "vae_scale_factor", 8)
+        if self.request.width % grid or self.request.height % grid:
+            raise RequestFailed(
+                FailureCode.BAD_REQUEST,
+                f"This model needs a width and a height that are multiples of {grid}.",
+            )
+
     def _arguments(self) -> dict[str, Any]:
         request = self.request
         arguments = {
-            "prompt": request.prompt,
-            "width": request.width,
-            "height": request.height,
             "num_inference_steps": request.steps,
             "guidance_scale": request.guidance_scale,
             # A generator of the CPU, so that the picture does not depend on the device's own.
@@ -109,19 +143,23 @@ class _Rendering:
             "output_type": "pt",
             "callback_on_step_end": self._after_step,
             "callback_on_step_end_tensor_inputs": ["latents"],
-        }
-        if request.negative_prompt:
-            arguments["negative_prompt"] = request.negative_prompt
+        } | self.model.prompts.arguments(
+            request.prompt,
+            request.negative_prompt,
+            is_guided=request.guidance_scale > 1,
+            state=self.model.adapters.text_state,
+        )
         accepted = inspect.signature(self.pipeline.__call__).parameters
+        size = {"width": request.width, "height": request.height}
+        if request.init_image is None:
+            arguments |= size
+        else:
+            picture = open_init_image(request.init_image, **size)
+            arguments |= {"image": picture, "strength": request.strength}
+            arguments |= {name: pixels for name, pixels in size.items() if name in accepted}
         for name in arguments:
             if name not in accepted:
                 raise RequestFailed(FailureCode.BAD_REQUEST, f"This model takes no “{name}”.")
-        grid = getattr(self.pipeline, "vae_scale_factor", 8)
-        if request.width % grid or request.height % grid:
-            raise RequestFailed(
-                FailureCode.BAD_REQUEST,
-                f"This model needs a width and a height that are multiples of {grid}.",
-            )
         return arguments
 
     def _before_denoiser(self, _module: torch.nn.Module, _inputs: Any) -> None:
@@ -133,16 +171,20 @@ class _Rendering:
     def _after_step(
         self, pipeline: Any, index: int, _timestep: Any, tensors: dict[str, Any]
     ) -> dict[str, Any]:
-        # Some schedulers need more evaluations than steps: progress is counted in steps asked for.
+        # Some schedulers need more evaluations than steps, and image-to-image leaves some out: progress is counted
+        # in steps asked for.
         evaluations = getattr(pipeline, "num_timesteps", self.request.steps)
         is_last = index + 1 >= evaluations
-        self.watcher.step(max(1, (index + 1) * self.request.steps // evaluations), self.request.steps)
+        step = min(max(1, (index + 1) * self.request.steps // evaluations), self.request.steps)
+        self.watcher.step(step, self.request.steps)
         self.watcher.check()
         if is_last:
             if not torch.isfinite(tensors["latents"]).all():
                 raise _not_a_number()
             self.decoding_at = time.monotonic()
             self.watcher.phase("decode")
+        elif self.watcher.wants_previews() and (jpeg := self.model.previewer.preview(tensors["latents"])):
+            self.watcher.preview(step, jpeg)
         return {}
 
 

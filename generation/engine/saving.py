@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from generation.engine.failures import FailureCode, RequestFailed
+from training.pipelines.failures import FailureCode, RequestFailed
 
 COMPRESS_LEVEL = 1
 """Level 6 takes more than three times as long for a tenth of the size."""

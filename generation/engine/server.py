@@ -5,60 +5,68 @@ import queue
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any
 
-from generation.engine.failures import (
-    EngineStopped,
-    FailureCode,
-    RequestCancelled,
-    as_failure,
-    full_text,
-)
+from generation.engine.failures import EngineStopped, RequestCancelled, as_failure, full_text
 from generation.engine.models import LoadedModel, ModelCache
 from generation.engine.rendering import Rendered, Watcher, render
 from generation.engine.request import GenerateRequest
 from generation.engine.saving import save_png
 from imagehub.jobs.protocol import Channel, ExitCode
+from training.pipelines.failures import FailureCode
+from training.pipelines.hardware import used_bytes
 
 logger = logging.getLogger(__name__)
 
-HEARTBEAT_SECONDS = 5.0
-"""While a model loads nothing else is heard of the engine; the guard judges silence."""
 
 PICTURES_IN_FLIGHT = 2
 """Pictures waiting to be written; more would only hide a slow disk and fill memory."""
 
 
+@dataclass
+class Entry:
+    """What was said of an open request since it came."""
+
+    is_cancelled: bool = False
+    is_watched: bool = False
+
+
 class Ledger:
-    """Which requests are open, and which of them are cancelled. Safe to use from any thread."""
+    """Which requests are open, and what was said of them since. Safe to use from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._is_cancelled: dict[str, bool] = {}
+        self._entries: dict[str, Entry] = {}
 
     def open(self, request_id: str) -> bool:
         """Note a request; False when one of that id is open already."""
         with self._lock:
-            is_new = request_id not in self._is_cancelled
-            self._is_cancelled.setdefault(request_id, False)
+            is_new = request_id not in self._entries
+            self._entries.setdefault(request_id, Entry())
             return is_new
 
     def cancel(self, request_id: str) -> None:
         """Mark a request as cancelled. One pipe keeps order, so an unknown one has ended already."""
         with self._lock:
-            if request_id in self._is_cancelled:
-                self._is_cancelled[request_id] = True
+            if request_id in self._entries:
+                self._entries[request_id].is_cancelled = True
 
-    def is_cancelled(self, request_id: str) -> bool:
+    def watch(self, request_id: str, *, is_watched: bool) -> None:
+        """Note whether somebody looks on."""
         with self._lock:
-            return self._is_cancelled.get(request_id, False)
+            if request_id in self._entries:
+                self._entries[request_id].is_watched = is_watched
+
+    def look_up(self, request_id: str) -> Entry:
+        """Return what is known of a request."""
+        with self._lock:
+            return self._entries.get(request_id) or Entry()
 
     def close(self, request_id: str) -> None:
         with self._lock:
-            self._is_cancelled.pop(request_id, None)
+            self._entries.pop(request_id, None)
 
 
 class Server:
@@ -105,19 +113,30 @@ class Server:
     def _read(self) -> None:
         try:
             for message in self._channel.requests():
-                kind, request_id = message.get("type"), message.get("id")
-                if kind == "shutdown":
+                if message.get("type") == "shutdown":
                     break
-                if not isinstance(request_id, str) or kind not in ("generate", "cancel"):
-                    logger.warning("Ignored a request of a kind or id that means nothing here")
-                elif kind == "cancel":
-                    self._ledger.cancel(request_id)
-                elif self._ledger.open(request_id):
-                    self._inbox.put(message)
+                if isinstance(message.get("id"), str):
+                    self._take(message["id"], message)
                 else:
-                    logger.warning("Ignored a second request with the id of an open one")
+                    logger.warning("Ignored a request without an id")
         finally:
             self._inbox.put(None)  # what was asked before the end is still answered
+
+    def _take(self, request_id: str, message: dict[str, Any]) -> None:
+        match message.get("type"):
+            case "cancel":
+                self._ledger.cancel(request_id)
+            case "previews":
+                self._ledger.watch(request_id, is_watched=message.get("previews") is True)
+            case "stats":  # answered at once, in the midst of whatever goes on
+                used = used_bytes(self._models.hardware)
+                self._channel.emit("stats", id=request_id, used_bytes=used, **self._models.statistics())
+            case "generate" if self._ledger.open(request_id):
+                self._inbox.put(message)
+            case "generate":
+                logger.warning("Ignored a second request with the id of an open one")
+            case _:
+                logger.warning("Ignored a request of a kind that means nothing here")
 
     def _work(self, message: dict[str, Any]) -> None:
         """Carry out one request; its one final event comes from here or from the writer."""
@@ -127,9 +146,11 @@ class Server:
             watcher = _Progress(self, request_id)
             watcher.check()
             request = GenerateRequest.parse(message)
+            if request.previews:
+                self._ledger.watch(request_id, is_watched=True)
             model, load_seconds = self._model(request)
             watcher.check()
-            rendered = render(model, request, watcher, self._models.release_memory)
+            rendered = render(model, request, watcher, lambda: self._models.spare_memory(model))
             watcher.check()
             self._hand_over(request, rendered, load_seconds, started_at)
         except RequestCancelled:
@@ -150,7 +171,8 @@ class Server:
         if model is not None:
             return model, 0.0
         started_at = time.monotonic()
-        with self._heartbeat(request.id):
+        self._channel.emit("phase", id=request.id, phase="load")
+        with self._channel.alive("phase", id=request.id, phase="load"):
             self._is_loading = True
             try:
                 model = self._models.load(request.model)
@@ -165,25 +187,6 @@ class Server:
             loads=self._models.loads,
         )
         return model, seconds
-
-    @contextmanager
-    def _heartbeat(self, request_id: str) -> Iterator[None]:
-        """Say every few seconds that a model is being loaded, from a thread of its own."""
-        is_over = threading.Event()
-
-        def beat() -> None:
-            with suppress(BrokenPipeError):  # the main thread meets it at its next event
-                while not is_over.wait(HEARTBEAT_SECONDS):
-                    self._channel.emit("phase", id=request_id, phase="load")
-
-        self._channel.emit("phase", id=request_id, phase="load")
-        thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            is_over.set()
-            thread.join()
 
     def _hand_over(
         self, request: GenerateRequest, rendered: Rendered, load_seconds: float, started_at: float
@@ -242,8 +245,11 @@ class Server:
         """Raise when a request should go no further."""
         if self._must_stop:
             raise EngineStopped
-        if self._ledger.is_cancelled(request_id):
+        if self._ledger.look_up(request_id).is_cancelled:
             raise RequestCancelled
+
+    def is_watched(self, request_id: str) -> bool:
+        return self._ledger.look_up(request_id).is_watched
 
     def emit(self, event: str, **fields: Any) -> None:
         self._channel.emit(event, **fields)
@@ -261,6 +267,12 @@ class _Progress(Watcher):
 
     def step(self, step: int, total: int) -> None:
         self._server.emit("step", id=self._request_id, step=step, total=total)
+
+    def wants_previews(self) -> bool:
+        return self._server.is_watched(self._request_id)
+
+    def preview(self, step: int, jpeg: str) -> None:
+        self._server.emit("preview", id=self._request_id, step=step, data=jpeg)
 
     def check(self) -> None:
         self._server.check(self._request_id)

@@ -7,11 +7,12 @@ import os
 import platform
 from importlib.metadata import version
 
-from generation.engine.failures import RequestFailed
-from generation.engine.hardware import choose_hardware, set_threads
 from generation.engine.models import ModelCache
 from generation.engine.server import Server
+from generation.engine.stacks import Limits
 from imagehub.jobs.protocol import Channel, ExitCode
+from training.pipelines.failures import RequestFailed
+from training.pipelines.hardware import choose_hardware, set_threads
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +31,12 @@ def serve(options: argparse.Namespace, channel: Channel | None = None) -> ExitCo
     gc.collect()
     gc.freeze()
     channel = channel or Channel.from_environment()
-    models = ModelCache(hardware, options.models)
+    models = ModelCache(
+        hardware,
+        options.models,
+        budget_bytes=options.model_memory,
+        adapters=Limits(options.adapters, options.adapter_memory),
+    )
     return Server(channel, models).serve(
         pid=os.getpid(),
         device=hardware.device.type,

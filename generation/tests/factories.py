@@ -2,8 +2,10 @@ import factory
 
 from generation.models import GenerationJob
 from imagehub.accounts.tests.factories import UserFactory
+from imagehub.roots import models_root
 from imagehub.tests.canaries import CANARY
-from training.models import BaseModel
+from training.models import Architecture, BaseModel
+from training.tests.factories import AdapterFactory
 
 
 def starter_model() -> BaseModel:
@@ -18,6 +20,19 @@ def starter_model() -> BaseModel:
             "default_steps": 25,
         },
     )[0]
+
+
+class ReadyAdapterFactory(AdapterFactory):
+    """An adapter whose file is there, though nothing is in it that could be found not to fit a model."""
+
+    size_bytes = 1
+    architecture = Architecture.OTHER
+
+    @factory.post_generation
+    def file(adapter, create, extracted, **kwargs):  # noqa: N805 - factory_boy's way
+        path = models_root() / adapter.source
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
 
 
 class GenerationJobFactory(factory.django.DjangoModelFactory):

@@ -10,12 +10,13 @@ from rest_framework.test import APIClient
 from albums.models import Image
 from albums.tests.factories import AlbumFactory, ImageFactory
 from generation.models import GenerationJob
-from generation.tests.factories import GenerationJobFactory, starter_model
+from generation.tests.factories import GenerationJobFactory, ReadyAdapterFactory, starter_model
 from imagehub.accounts.tests.factories import UserFactory
 from imagehub.jobs import presence
 from imagehub.jobs.clusters import Cluster
 from imagehub.jobs.models import JobStatus
 from imagehub.tests.canaries import CANARY
+from training.models import Adapter
 
 pytestmark = pytest.mark.django_db
 
@@ -25,13 +26,6 @@ PROMPT = {"prompt": f"a red heart on a white background, {CANARY}"}
 @pytest.fixture(autouse=True)
 def _starter():
     starter_model()
-
-
-@pytest.fixture
-def staff():
-    client = APIClient()
-    client.force_authenticate(UserFactory(staff=True))
-    return client
 
 
 def post(client: APIClient, body: object, **headers: str):
@@ -158,6 +152,22 @@ class TestGenerate:
         assert (first.status_code, again.status_code) == (201, 200)
         assert first.json()["id"] == again.json()["id"]
         assert (other.status_code, other.json()["code"]) == (409, "idempotency_key_reused")
+
+    def test_a_repeated_request_gets_its_job_whatever_has_happened_since(self, staff, set_config):
+        adapter = ReadyAdapterFactory()
+        body = PROMPT | {"seed": 1, "loras": [{"id": str(adapter.pk)}]}
+        first = post(staff, body, **{"Idempotency-Key": "k1"})
+        set_config("generation: {max_queued: 1}\nstorage: {minimum_free_bytes: 0}")
+        Adapter.objects.all().delete()
+
+        again = post(staff, body, **{"Idempotency-Key": "k1"})
+        other = post(staff, body | {"seed": 2}, **{"Idempotency-Key": "k1"})
+
+        assert (first.status_code, again.status_code) == (201, 200)
+        assert again.json()["id"] == first.json()["id"]
+        assert again["Location"] == first["Location"]
+        assert (other.status_code, other.json()["code"]) == (409, "idempotency_key_reused")
+        assert post(staff, body).status_code == 400
 
     def test_a_full_queue_answers_422(self, staff, set_config):
         set_config("generation: {max_queued: 4}\nstorage: {minimum_free_bytes: 0}")

@@ -86,7 +86,8 @@ def wait_for_pictures(number: int, process: psutil.Process) -> None:
 def assert_every_picture_exists_once() -> None:
     assert set(GenerationJob.objects.values_list("status", flat=True)) == {JobStatus.COMPLETED}
     images = list(Image.objects.all())
-    assert sorted(image.prompt for image in images) == sorted(card.prompt for card in CARDS)
+    assert sorted(image.name for image in images) == sorted(card.name for card in CARDS)
+    assert all(card.picture in Image.objects.get(name=card.name).prompt for card in CARDS)
     for image in images:
         assert storage.path_of(image.storage_name).stat().st_size == image.size_bytes
     assert len(list((storage.root() / "images").rglob("*.png"))) == len(CARDS)
@@ -106,21 +107,23 @@ def test_makes_every_card_and_stops_cleanly(process_env, tmp_path):
     assert "Traceback" not in log
 
 
-@pytest.mark.parametrize(
-    "words",
-    [("generation.engine",), ("qcluster", "processing"), ("qcluster generation main",)],
-    ids=["the engine", "the worker", "the cluster"],
-)
-def test_killing_a_process_costs_no_picture_and_doubles_none(process_env, tmp_path, words):
+def test_killing_processes_costs_no_picture_and_doubles_none(process_env, tmp_path):
+    engine, worker, cluster = (
+        ("generation.engine",),
+        ("qcluster", "processing"),
+        ("qcluster generation main",),
+    )
     with demo(process_env, tmp_path / "log") as process:
-        wait_for_pictures(2, process)
-        [victim, *_] = descendants(process, *words)
-        victim.send_signal(signal.SIGKILL)
+        for pictures, words in ((2, engine), (4, worker), (6, cluster)):
+            wait_for_pictures(pictures, process)
+            [victim, *_] = descendants(process, *words)
+            victim.send_signal(signal.SIGKILL)
         assert process.wait(timeout=TIMEOUT) == 0, (tmp_path / "log").read_text()
 
     assert_every_picture_exists_once()
 
 
+@pytest.mark.once
 def test_says_why_when_a_picture_cannot_be_made(process_env, tmp_path):
     model = starter_model()
     model.source = "nowhere"
@@ -134,6 +137,7 @@ def test_says_why_when_a_picture_cannot_be_made(process_env, tmp_path):
     assert "weights of the base model" in log
 
 
+@pytest.mark.once
 def test_an_interrupted_demonstration_leaves_no_process(process_env, tmp_path):
     with demo(process_env, tmp_path / "log") as process:
         wait_for_pictures(1, process)

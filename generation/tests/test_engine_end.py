@@ -1,5 +1,6 @@
 """How the engine ends. Each of these tests ends a process of its own."""
 
+import os
 import signal
 import time
 
@@ -25,7 +26,7 @@ def test_the_end_comes_soon_after_sigterm_and_leaves_the_running_request_open(mo
     mortal.wait_for_step(running)
     sent_at = time.monotonic()
 
-    mortal.process.send_signal(signal.SIGTERM)
+    os.kill(mortal.process.pid, signal.SIGTERM)
 
     assert mortal.exit_status() == ExitCode.STOPPED
     assert time.monotonic() - sent_at < 5
@@ -34,7 +35,7 @@ def test_the_end_comes_soon_after_sigterm_and_leaves_the_running_request_open(mo
 
 
 def test_the_end_comes_soon_after_sigterm_when_idle(mortal):
-    mortal.process.send_signal(signal.SIGTERM)
+    os.kill(mortal.process.pid, signal.SIGTERM)
 
     assert mortal.exit_status() == ExitCode.STOPPED
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from generation.engine import loading
-from generation.engine.failures import FailureCode, RequestFailed
-from generation.engine.hardware import choose_hardware
 from generation.engine.models import ModelCache
-from generation.engine.request import ModelKind, ModelReference
-from generation.tests import tiny_models
+from training.pipelines import loading
+from training.pipelines.failures import FailureCode, RequestFailed
+from training.pipelines.hardware import choose_hardware
+from training.pipelines.references import ModelKind, ModelReference
+from training.tests import tiny_models
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +75,65 @@ class TestModelCache:
         assert failure_of(small, tmp_path / "missing") == FailureCode.MODEL_MISSING
 
         assert small.find(reference(folder)) is not None
+
+
+class TestMemory:
+    """What is in memory is bounded in bytes, and given back when a picture needs it."""
+
+    @pytest.fixture
+    def models(self, original, tmp_path):
+        return [reference(shutil.copytree(original, tmp_path / name)) for name in ("one", "two", "three")]
+
+    def test_models_share_a_budget(self, cache, models):
+        size = cache.load(models[0]).size_bytes
+        small = ModelCache(cache.hardware, capacity=3, budget_bytes=5 * size // 2)
+
+        for model in models:
+            small.load(model)
+
+        assert [small.find(model) is not None for model in models] == [False, True, True]
+
+    def test_one_model_alone_may_be_larger(self, cache, models):
+        small = ModelCache(cache.hardware, capacity=3, budget_bytes=1000)
+        small.load(models[0])
+
+        assert small.find(models[0]) is not None
+
+    def test_a_model_that_does_not_fit_beside_others_gets_the_room_of_all(self, cache, models, monkeypatch):
+        cache.load(models[0])
+        real = loading.load_pipeline
+
+        def load(*arguments):
+            if cache._models:
+                raise RequestFailed(FailureCode.OUT_OF_MEMORY, "full")
+            return real(*arguments)
+
+        monkeypatch.setattr(loading, "load_pipeline", load)
+
+        cache.load(models[1])
+
+        assert [cache.find(model) is not None for model in models[:2]] == [False, True]
+
+    def test_everything_but_the_model_at_hand_can_be_let_go(self, cache, models):
+        kept = cache.load(models[0])
+        cache.load(models[1])
+        kept.prompts._read("a red heart", ())
+
+        cache.spare_memory(kept)
+
+        assert [cache.find(model) is not None for model in models[:2]] == [True, False]
+        assert not kept.prompts._memory
+
+    def test_the_statistics_tell(self, cache, models):
+        cache.load(models[0])
+        cache.find(models[0])
+
+        said = cache.statistics()
+
+        assert (said["loads"], said["hits"], said["capacity"]) == (1, 1, 2)
+        assert said["budget_bytes"] > 1_000_000
+        (model,) = said["models"]
+        assert (model["name"], model["uses"], model["adapter_loads"]) == ("one", 2, 0)
 
 
 class TestLoadPipeline:

@@ -15,6 +15,7 @@ import pytest
 from generation.engine import server as server_module
 from generation.engine.rendering import Rendered
 from generation.engine.server import PICTURES_IN_FLIGHT, Server
+from imagehub.jobs import protocol
 from imagehub.jobs.protocol import Channel, ExitCode, encode
 
 PICTURE = Rendered(np.zeros((8, 8, 3), dtype=np.uint8), {"encode": 0.0, "denoise": 0.0, "decode": 0.0})
@@ -76,7 +77,7 @@ def kinds_in(sink):
 
 class TestHeartbeat:
     def test_is_heard_while_a_model_loads(self, server, sink, tmp_path, monkeypatch):
-        monkeypatch.setattr(server_module, "HEARTBEAT_SECONDS", 0.05)
+        monkeypatch.setattr(protocol, "HEARTBEAT_SECONDS", 0.05)
         server._models.load_seconds = 0.5
 
         server._work(message("a", tmp_path))
@@ -84,7 +85,7 @@ class TestHeartbeat:
         assert kinds_in(sink).count("load") >= 3
 
     def test_does_not_hide_a_hanging_denoiser(self, server, sink, tmp_path, monkeypatch):
-        monkeypatch.setattr(server_module, "HEARTBEAT_SECONDS", 0.05)
+        monkeypatch.setattr(protocol, "HEARTBEAT_SECONDS", 0.05)
         heard = []
 
         def hang(*_):

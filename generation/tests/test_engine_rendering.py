@@ -5,16 +5,19 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
-from generation.engine.failures import EngineStopped, FailureCode, RequestCancelled, RequestFailed, as_failure
-from generation.engine.hardware import choose_hardware
+from generation.engine.failures import EngineStopped, RequestCancelled, as_failure
 from generation.engine.models import ModelCache
 from generation.engine.rendering import Watcher, render
 from generation.engine.request import GenerateRequest
-from generation.engine.schedulers import SCHEDULERS
-from generation.tests import tiny_models
+from training.pipelines.failures import FailureCode, RequestFailed
+from training.pipelines.hardware import choose_hardware
+from training.pipelines.schedulers import SCHEDULERS
 
 # diffusers' schedulers hand tensors to numpy functions in a way that numpy 2 deprecates.
-pytestmark = pytest.mark.filterwarnings("ignore:__array_:DeprecationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:__array_:DeprecationWarning"),
+    pytest.mark.usefixtures("one_thread"),
+]
 
 
 class Recorder(Watcher):
@@ -35,20 +38,6 @@ class Recorder(Watcher):
             raise self.error
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    root = tmp_path_factory.mktemp("models")
-    return {"sd15": tiny_models.build_sd15(root / "sd15"), "sdxl": tiny_models.build_sdxl(root / "sdxl")}
-
-
 @pytest.fixture(scope="module")
 def models():
     return ModelCache(choose_hardware("cpu"), capacity=2)
@@ -59,7 +48,7 @@ def draw(folders, models):
     def draw(name="sd15", *, watcher=None, cache=models, **fields):
         request = make_request(folders[name], **fields)
         model = cache.find(request.model) or cache.load(request.model)
-        return render(model, request, watcher or Recorder(), cache.release_memory)
+        return render(model, request, watcher or Recorder(), lambda: cache.spare_memory(model))
 
     return draw
 
@@ -88,7 +77,7 @@ class TestAnyModel:
         assert rendered.pixels.shape == (128, 64, 3)
         assert rendered.pixels.dtype == np.uint8
         assert rendered.pixels.std() > 0
-        assert set(rendered.timings) == {"encode", "denoise", "decode"}
+        assert set(rendered.timings) == {"adapters", "encode", "denoise", "decode"}
         assert all(seconds > 0 for seconds in rendered.timings.values())
 
     def test_gives_the_same_pixels_again_whatever_came_between(self, draw, name):
@@ -222,8 +211,10 @@ class TestOutOfMemory:
         expected = draw().pixels
         decoder.failures = 1
 
-        assert np.array_equal(draw().pixels, expected)
+        # Attention in slices adds up in another order, which may round one of the 255 levels the other way.
+        assert np.abs(draw().pixels.astype(int) - expected).max() <= 1
         assert decoder.was_tiled == [False, False, True]
+        assert np.array_equal(draw().pixels, expected)
 
     def test_fails_only_the_one_request(self, draw, decoder):
         expected = draw().pixels

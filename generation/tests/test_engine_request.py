@@ -1,7 +1,8 @@
 import pytest
 
-from generation.engine.failures import FailureCode, RequestFailed
-from generation.engine.request import GenerateRequest, ModelKind
+from generation.engine.request import GenerateRequest
+from training.pipelines.failures import FailureCode, RequestFailed
+from training.pipelines.references import ModelKind
 
 MESSAGE = {
     "type": "generate",
@@ -56,6 +57,11 @@ def test_reads_a_whole_request():
         ("text", {"": "empty keyword"}),
         ("text", {"k" * 80: "long keyword"}),
         ("text", {"ключ": "keyword that PNG cannot spell"}),
+        ("adapters", {}),
+        ("adapters", ["a"]),
+        ("init_image", "relative.png"),
+        ("strength", 0.5),
+        ("previews", 1),
         ("model", None),
         ("model", {"source": "/models/a", "kind": "pickle"}),
         ("model", {"source": "/models/a", "kind": ["folder"]}),

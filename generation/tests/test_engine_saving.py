@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from generation.engine.failures import FailureCode, RequestFailed
 from generation.engine.saving import save_png
+from training.pipelines.failures import FailureCode, RequestFailed
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (64, 32, 3), dtype=np.uint8)
 

@@ -1,13 +1,12 @@
 """The engine as the guard sees it: a process, two pipes, a log."""
 
+import base64
 import contextlib
 import hashlib
 import json
 import os
 import resource
 import shutil
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -15,10 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from generation.tests import tiny_models
+from generation.tests.forked_engines import start_engine
 from imagehub.jobs.protocol import EVENTS_FD, REQUESTS_FD, encode
+from training.tests import tiny_models
 
-ROOT = Path(__file__).parents[2]
 FINAL = {"done", "failed", "cancelled"}
 PATIENCE_SECONDS = 90
 MANY_STEPS = 900
@@ -30,21 +29,9 @@ class Engine:
     def __init__(self, log: Path, *options: str):
         requests_read, self._requests = os.pipe()
         events_read, events_write = os.pipe()
-        environment = os.environ | {
-            EVENTS_FD: str(events_write),
-            REQUESTS_FD: str(requests_read),
-            "PYTHONPATH": str(ROOT),
-        }
         self.log = log
-        with log.open("wb") as stream:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "generation.engine", *options],
-                cwd=log.parent,
-                env=environment,
-                pass_fds=(requests_read, events_write),
-                stdout=stream,
-                stderr=stream,
-            )
+        pipes = {EVENTS_FD: events_write, REQUESTS_FD: requests_read}
+        self.process = start_engine(options, stdout=log, stderr=log, pipes=pipes)
         os.close(requests_read)
         os.close(events_write)
         self.events = []
@@ -100,12 +87,13 @@ class Engine:
         assert event["event"] == "step", event
 
     def exit_status(self):
-        return self.process.wait(timeout=PATIENCE_SECONDS)
+        self.process.join(PATIENCE_SECONDS)
+        return self.process.exitcode
 
     def close(self):
         self.hang_up()
         self.process.kill()
-        self.process.wait()
+        self.process.join()
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +155,7 @@ def engine(shared_engine):
     """The shared engine, idle, and still idle and well afterwards."""
     before = len(shared_engine.events)
     yield shared_engine
-    assert shared_engine.process.poll() is None, shared_engine.log.read_text()
+    assert shared_engine.process.is_alive(), shared_engine.log.read_text()
     asked = {event["id"] for event in shared_engine.events[before:] if "id" in event}
     for request_id in asked:
         shared_engine.final(request_id)
@@ -203,7 +191,7 @@ def test_writes_the_picture_it_reports(engine, ask):
     with Image.open(done["output"]) as picture:
         assert picture.size == (128, 64)
         assert picture.text == {"parameters": "a red heart", "imagehub": '{"prompt": "♥"}'}
-    assert set(done["timings"]) == {"load", "encode", "denoise", "decode", "save", "total"}
+    assert set(done["timings"]) == {"load", "adapters", "encode", "denoise", "decode", "save", "total"}
 
 
 def test_reports_phases_and_every_step(engine, ask):
@@ -295,6 +283,64 @@ class TestCancel:
         engine.forget(finished)
         ask(engine, id=finished)
         assert engine.final(finished)["event"] == "done"
+
+
+class TestPreviews:
+    def test_are_sent_from_when_somebody_looks_until_nobody_does(self, engine, ask):
+        request_id = ask(engine, steps=MANY_STEPS, previews=True)
+
+        first = engine.wait_for(lambda event: event["event"] == "preview" and event["id"] == request_id)
+        engine.send(type="previews", id=request_id, previews=False)
+        engine.wait_for_step(request_id, first["step"] + 100)
+        seen = len(engine.of(request_id, "preview"))
+        engine.wait_for_step(request_id, first["step"] + 200)
+        unseen = len(engine.of(request_id, "preview"))
+        engine.send(type="cancel", id=request_id)
+
+        assert base64.b64decode(first["data"]).startswith(b"\xff\xd8")
+        assert first["step"] >= 1
+        assert unseen == seen
+        engine.final(request_id)
+
+
+def test_tells_what_it_has_in_memory_while_it_works(engine, ask, models):
+    engine.final(ask(engine))
+    engine.forget("stats")
+    request_id = ask(engine, steps=MANY_STEPS)
+    engine.wait_for_step(request_id)
+
+    engine.send(type="stats", id="stats")
+    said = engine.wait_for(lambda event: event["event"] == "stats")
+
+    assert not any(event["event"] in FINAL for event in engine.events if event.get("id") == request_id)
+    engine.send(type="cancel", id=request_id)
+    engine.final(request_id)
+    model = next(model for model in said["models"] if model["source"] == str(models["sd15"]))
+    assert model["size_bytes"] > 100_000
+    assert model["uses"] >= 2
+    assert said["adapters"] == []
+    assert said["loads"] >= 1
+    assert said["used_bytes"] > 50_000_000
+    with engine._news:
+        engine.events = [event for event in engine.events if event["event"] != "stats"]
+
+
+def test_refuses_stacks_that_are_none(engine, ask, staging):
+    one = {"id": "a", "source": str(staging / "a.safetensors"), "weight": 1.0}
+    bad = [
+        {},
+        [one] * 2,
+        [one | {"id": str(number)} for number in range(9)],
+        [one | {"weight": 2.1}],
+        [one | {"weight": None}],
+        [one | {"source": "relative.safetensors"}],
+        [one | {"source": str(staging / "a.pt")}],
+        ["a"],
+    ]
+
+    assert {engine.final(ask(engine, adapters=stack))["code"] for stack in bad} == {"bad_request"}
+    assert engine.final(ask(engine, adapters=[one]))["code"] == "adapter_missing"
+    assert engine.final(ask(engine, adapters=[one | {"weight": 0}]))["event"] == "done"
 
 
 class TestBadInput:

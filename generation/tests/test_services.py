@@ -12,19 +12,22 @@ import PIL.Image
 import pytest
 from django.core.exceptions import ValidationError
 from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
-from albums.models import Image
-from albums.tests.factories import AlbumFactory
+from albums.models import Album, Image
+from albums.tests.factories import AlbumFactory, ImageFactory
 from generation import services, warm_engine
 from generation.models import MAX_SEED, GenerationJob
-from generation.tests.factories import GenerationJobFactory
+from generation.services import making
+from generation.tests.factories import GenerationJobFactory, ReadyAdapterFactory
 from imagehub import storage
 from imagehub.jobs import runner, stopping
 from imagehub.jobs.clusters import Cluster
 from imagehub.jobs.models import JobStatus
 from imagehub.jobs.queue import is_ringing
 from imagehub.jobs.tasks import answer_doorbell
-from training.models import BaseModel
+from training.models import Adapter, BaseModel
+from training.services import AdapterMissing
 
 pytestmark = pytest.mark.django_db
 
@@ -68,6 +71,33 @@ class TestSubmit:
 
     def test_the_same_key_of_somebody_else_is_another_job(self):
         assert submit(idempotency_key="k", body_digest="d") != submit(idempotency_key="k", body_digest="d")
+
+    def test_an_adapter_that_went_while_it_was_asked_for_is_named(self):
+        job = unsaved(loras=[{"id": str(uuid4()), "name": "ink", "weight": 1.0}])
+
+        with pytest.raises(AdapterMissing, match="“ink”"):
+            services.submit_generation(job)
+
+        assert not GenerationJob.objects.exists()
+
+    def test_holds_the_image_before_the_album_and_the_adapters_last(self):
+        adapter = ReadyAdapterFactory()
+        job = unsaved(
+            init_image=ImageFactory(),
+            strength=0.5,
+            album=AlbumFactory(),
+            loras=[{"id": str(adapter.pk), "name": adapter.name, "weight": 1.0}],
+        )
+
+        with CaptureQueriesContext(connection) as queries:
+            services.submit_generation(job)
+
+        # As those do who put an image into the trash, delete an album, or an adapter: else two would wait for each other.
+        tables = [f'FROM "{model._meta.db_table}"' for model in (Image, Album, Adapter)]
+        first = [next(i for i, query in enumerate(queries) if table in query["sql"]) for table in tables]
+        assert first == sorted(first)
+        if connection.features.has_select_for_update:
+            assert all("FOR NO KEY UPDATE" in queries[place]["sql"] for place in first)
 
     def test_refuses_when_the_queue_is_full(self, set_config):
         set_config("generation: {max_queued: 1}\nstorage: {minimum_free_bytes: 0}")
@@ -119,13 +149,13 @@ class TestGenerate:
     def test_a_job_whose_album_is_gone_makes_its_pictures_all_the_same(self, monkeypatch):
         album = AlbumFactory()
         job = submit(base_model=BaseModel.objects.get(name="tiny"), album=album)
-        real = services._render
+        real = making.adopt_image_file
 
-        def render(*arguments):
-            real(*arguments)
+        def adopt(*arguments):
             album.delete()
+            return real(*arguments)
 
-        monkeypatch.setattr(services, "_render", render)
+        monkeypatch.setattr(making, "adopt_image_file", adopt)
 
         answer_doorbell(Cluster.GENERATION)
 
@@ -161,6 +191,7 @@ class TestGenerate:
         assert warm_engine._engine is first
         assert first.is_alive
 
+    @pytest.mark.once
     def test_the_engine_is_not_told_the_secrets(self, monkeypatch):
         warm_engine.stop_engine()
         monkeypatch.setenv("IMAGEHUB_SECRET_KEY", "canary-of-the-key")
@@ -197,7 +228,7 @@ class TestGenerate:
                 raise storage.StorageFull("The disk is full.")
             real(size_bytes)
 
-        monkeypatch.setattr(storage, "require_space", fill_up)
+        monkeypatch.setattr(storage.disk, "require_space", fill_up)
 
         job = self.run(n=3)
 
@@ -216,6 +247,7 @@ class TestGenerate:
         assert list(made.values_list("source_index", flat=True)) == [0, 1, 2]
         assert made[1].pk == kept.pk
 
+    @pytest.mark.once
     def test_an_engine_killed_between_jobs_is_replaced(self):
         self.run()
         os.kill(warm_engine._engine._child.pid, signal.SIGKILL)
@@ -265,7 +297,7 @@ class TestInterruption:
         assert warm_engine._engine.is_alive
 
     def test_an_engine_killed_in_the_middle_costs_an_attempt_and_no_picture(self):
-        job = submit(base_model=self.model, steps=100, width=256, height=256)
+        job = submit(base_model=self.model, steps=24, width=256, height=256)  # for seconds, and twice
         self.meanwhile(lambda _: os.kill(warm_engine._engine._child.pid, signal.SIGKILL))
 
         self.finish()
@@ -274,6 +306,7 @@ class TestInterruption:
         assert (job.status, Image.objects.count()) == (JobStatus.COMPLETED, 1)
         assert job.attempt == 2
 
+    @pytest.mark.once
     def test_a_hung_engine_is_killed_and_replaced(self, set_config):
         submit(base_model=self.model)
         answer_doorbell(Cluster.GENERATION)  # now it is warm

@@ -134,8 +134,13 @@ def _checked_email(email: str) -> str:
     return email
 
 
+def users_called(name: str) -> list[User]:
+    """Return the users of a name or e-mail address: none, one, or the first two of too many."""
+    return list(User.objects.filter(Q(username=name) | Q(email__iexact=name)).order_by("pk")[:2])
+
+
 def _user_of(email: str) -> tuple[User, bool]:
-    found = list(User.objects.filter(Q(username=email) | Q(email__iexact=email))[:2])
+    found = users_called(email)
     if len(found) > 1:
         raise AmbiguousUser("Several users have this e-mail address.")
     if found:

@@ -13,13 +13,13 @@ from django.http import HttpRequest
 
 from imagehub.accounts import audit
 from imagehub.accounts.models import ApiToken, AuditEntry
+from imagehub.jobs.models import QueuePause
 from imagehub.jobs.registry import kinds
 
 ALWAYS_RECORDED: frozenset[type[models.Model]] = frozenset({User, Group, ApiToken})
 """Who may do what: recorded whoever changes it, a request, a command or a sign-in."""
-NEVER_RECORDED: frozenset[type[models.Model]] = frozenset({AuditEntry})
-SAYS_NOTHING = frozenset({"last_login", "last_used_at", "updated_at"})
-"""Fields that change by themselves. Signing in has an entry of its own."""
+NEVER_RECORDED: frozenset[type[models.Model]] = frozenset({AuditEntry, QueuePause})
+"""The trail itself, and what its service records."""
 NOUNS: dict[type[models.Model], str] = {ApiToken: "token"}
 
 
@@ -59,21 +59,13 @@ def _action(row: models.Model, verb: str) -> str:
     return f"{NOUNS.get(type(row), row._meta.model_name)}.{verb}"
 
 
-def _values(row: models.Model) -> dict[str, Any]:
-    return {
-        field.name: field.value_from_object(row)
-        for field in row._meta.concrete_fields
-        if field.name not in SAYS_NOTHING
-    }
-
-
 def _before_save(sender: type[models.Model], instance: models.Model, **_: Any) -> None:
     instance.__dict__.pop("_audited_before", None)
     if instance._state.adding or not _is_recorded(sender):
         return
     stored = sender._base_manager.filter(pk=instance.pk).first()
     if stored is not None:
-        instance.__dict__["_audited_before"] = _values(stored)
+        instance.__dict__["_audited_before"] = audit.values_of(stored)
 
 
 def _after_save(
@@ -89,7 +81,7 @@ def _after_save(
         return
     after = {
         name: value
-        for name, value in _values(instance).items()
+        for name, value in audit.values_of(instance).items()
         if update_fields is None or name in update_fields or created
     }
     if created:
@@ -109,7 +101,7 @@ def _before_delete(sender: type[models.Model], instance: models.Model, origin: A
     # What goes along with a row that is deleted needs no entry of its own.
     is_meant = origin is instance or getattr(origin, "model", None) is sender
     if is_meant and _is_recorded(sender):
-        audit.record(_action(instance, "delete"), instance, before=_values(instance))
+        audit.record(_action(instance, "delete"), instance, before=audit.values_of(instance))
 
 
 def _members_changed(sender: type[models.Model], instance: models.Model, action: str, **_: Any) -> None:

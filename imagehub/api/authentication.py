@@ -1,4 +1,5 @@
 from django.contrib.auth.models import User
+from django.http import QueryDict
 from django.utils import timezone
 from rest_framework import authentication
 from rest_framework.authentication import BaseAuthentication, get_authorization_header
@@ -46,7 +47,11 @@ class CsrfFailed(PermissionDenied):
 
 
 class SessionAuthentication(authentication.SessionAuthentication):
-    """The session of a browser. Whoever has no token against forgery is told so, and not that a role is missing."""
+    """The session of a browser. Whoever has no token against forgery is told so, and not that a role is missing.
+
+    The token stands in a header. To look for it in a form as well would read the whole body before anything else is
+    known of the request, an upload of 200 MiB too.
+    """
 
     def enforce_csrf(self, request: Request) -> None:
         """Refuse a request that another site may have forged.
@@ -54,10 +59,17 @@ class SessionAuthentication(authentication.SessionAuthentication):
         Raises:
             CsrfFailed: its token is missing or wrong.
         """
+        django_request = request._request
+        is_unread = "_post" not in vars(django_request)
+        if is_unread:
+            django_request._post = QueryDict()  # type: ignore[attr-defined]
         try:
-            super().enforce_csrf(request)
+            super().enforce_csrf(django_request)  # type: ignore[arg-type]
         except PermissionDenied as error:
             raise CsrfFailed from error
+        finally:
+            if is_unread:
+                del django_request._post  # type: ignore[attr-defined]
 
 
 def _names_bearer(request: Request) -> bool:

@@ -1,4 +1,4 @@
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -8,6 +8,7 @@ from django.db.models import QuerySet
 from django_filters.fields import IsoDateTimeField
 from django_filters.filterset import BaseFilterSet
 from django_filters.rest_framework import DjangoFilterBackend
+from django_filters.utils import translate_validation
 from django_filters.widgets import SuffixedMultiWidget
 from rest_framework.exceptions import ErrorDetail, ValidationError
 from rest_framework.request import Request
@@ -33,7 +34,25 @@ class StrictFilterBackend(DjangoFilterBackend):
                 *(of_pages(view) if of_pages else ()),
             },
         )
-        return super().filter_queryset(request, queryset, view)
+        if filterset is None:
+            return queryset
+        if not filterset.is_valid():
+            raise translate_validation(filterset.errors)
+        return filterset.qs
+
+
+class AskedFilterSet(django_filters.FilterSet):
+    """A set of many filters that makes only those that a request asks for.
+
+    Each is copied for every request, with its form field: two dozen of them cost more than the rows of a page.
+    """
+
+    def __init__(self, data: Mapping[str, Any] | None = None, *args: Any, **kwargs: Any) -> None:
+        asked = {} if data is None else data
+        self.base_filters = {
+            name: filter_ for name, filter_ in type(self).base_filters.items() if name in asked
+        }
+        super().__init__(data, *args, **kwargs)
 
 
 class TimeField(IsoDateTimeField):

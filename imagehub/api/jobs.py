@@ -1,13 +1,12 @@
 """How every kind of job looks in the API."""
 
-import uuid
 from typing import Any
 
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from imagehub.jobs import presence
-from imagehub.jobs.models import Job, JobStatus
+from imagehub.jobs.models import Job
+from imagehub.jobs.outlook import Outlook
 from imagehub.jobs.registry import JobKind
 
 
@@ -16,19 +15,33 @@ class JobErrorSerializer(serializers.Serializer):
     detail = serializers.CharField()
 
 
+class PreviewSerializer(serializers.Serializer):
+    """How a picture in the making looks."""
+
+    step = serializers.IntegerField()
+    image = serializers.CharField(source="url", help_text="A small JPEG, as a `data:` address.")
+
+
 class JobSerializer(serializers.ModelSerializer):
     """The fields all jobs have. A kind's serializer adds its own to ``Meta.fields``.
 
-    The context holds ``job_kind``; queue positions and worker presence are looked up once for a whole page.
+    The context holds ``job_kind`` and ``outlooks``, of all jobs of a page (see ``imagehub.jobs.outlook``), and may hold
+    ``previews`` (see ``imagehub.jobs.live``).
     """
 
     kind = serializers.SerializerMethodField()
+    eta_seconds = serializers.SerializerMethodField(
+        help_text="Until it ends, as far as can be told; of a waiting job too."
+    )
     queue_position = serializers.SerializerMethodField(
         help_text="1 is the next to run, 0 runs, null is not in the queue."
     )
-    possible = serializers.SerializerMethodField(help_text="False when nobody is there to do it.")
+    possible = serializers.SerializerMethodField(help_text="False when nobody can do it as things are.")
     reason = serializers.SerializerMethodField(help_text="Why it is not possible now.")
     error = serializers.SerializerMethodField()
+    preview = serializers.SerializerMethodField(
+        help_text="Of one job that runs, where its worker makes any; null in lists."
+    )
     owner = serializers.CharField(source="owner.username", read_only=True)
     duration_seconds = serializers.SerializerMethodField()
 
@@ -37,27 +50,33 @@ class JobSerializer(serializers.ModelSerializer):
         fields = [
             "id", "kind", "status", "priority", "attempt", "progress", "step", "total_steps", "message",
             "eta_seconds", "queue_position", "possible", "reason", "error", "owner", "created_at", "queued_at",
-            "started_at", "finished_at", "duration_seconds",
+            "started_at", "finished_at", "duration_seconds", "preview",
         ]  # fmt: skip
         read_only_fields = fields
 
     def get_kind(self, job: Job) -> str:
         return self._kind.name
 
+    def get_eta_seconds(self, job: Job) -> float | None:
+        return job.eta_seconds if job.is_finished else self._outlook(job).eta_seconds
+
     def get_queue_position(self, job: Job) -> int | None:
-        if job.status == JobStatus.RUNNING:
-            return 0
-        return self._positions.get(job.pk) if job.status == JobStatus.QUEUED else None
+        return self._outlook(job).position
 
     def get_possible(self, job: Job) -> bool:
-        return job.is_finished or self._has_worker
+        return self._outlook(job).is_possible
 
     def get_reason(self, job: Job) -> str | None:
-        return None if self.get_possible(job) else f"No live worker in the cluster “{self._kind.cluster}”."
+        return self._outlook(job).reason
 
     @extend_schema_field(JobErrorSerializer(allow_null=True))
     def get_error(self, job: Job) -> dict[str, str] | None:
         return {"code": job.error_code, "detail": job.error_detail} if job.error_code else None
+
+    @extend_schema_field(PreviewSerializer(allow_null=True))
+    def get_preview(self, job: Job) -> dict[str, Any] | None:
+        preview = self.context.get("previews", {}).get(job.pk)
+        return PreviewSerializer(preview).data if preview else None
 
     def get_duration_seconds(self, job: Job) -> float | None:
         if job.started_at is None or job.finished_at is None:
@@ -68,16 +87,5 @@ class JobSerializer(serializers.ModelSerializer):
     def _kind(self) -> JobKind:
         return self.context["job_kind"]
 
-    @property
-    def _positions(self) -> dict[uuid.UUID, int]:
-        return self._once("queue_positions", self._kind.model._default_manager.queue_positions)
-
-    @property
-    def _has_worker(self) -> bool:
-        return self._once("has_worker", presence.live(self._kind.cluster).exists)
-
-    def _once(self, name: str, look_up: Any) -> Any:
-        """Look something up for the first job of a page, and remember it for the others."""
-        if name not in self.context:
-            self.context[name] = look_up()
-        return self.context[name]
+    def _outlook(self, job: Job) -> Outlook:
+        return self.context["outlooks"][job.pk]

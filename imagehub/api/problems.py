@@ -78,7 +78,7 @@ def exception_handler(error: Exception, context: dict[str, Any]) -> HttpResponse
 
 def of_ours(error: ImageHubError, request: HttpRequest | Request) -> HttpResponse:
     """Return the problem document of an anticipated failure, for views that are not DRF's as well."""
-    response = ProblemResponse(_of_ours(error, request))
+    response = ProblemResponse(problem_of(error, request))
     if isinstance(error, TooMany):
         response.headers["Retry-After"] = str(error.retry_after)
     if isinstance(error, RateLimited):
@@ -166,12 +166,18 @@ def _broken_rule(error: IntegrityError) -> str:
     return str(diagnosis.constraint_name if diagnosis else next(iter(error.args), ""))
 
 
-def _of_ours(error: ImageHubError, request: HttpRequest | Request) -> dict[str, Any]:
-    status = next(status for kind, status in HTTP_STATUS.items() if isinstance(error, kind))
+def problem_of(
+    error: ImageHubError, request: HttpRequest | Request, *, status: int | None = None
+) -> dict[str, Any]:
+    """Return what is said of an anticipated failure. ``status`` stands for that of its kind."""
+    status = status or next(status for kind, status in HTTP_STATUS.items() if isinstance(error, kind))
     problem = _problem(request, status=status, code=error.code, detail=str(error))
     problem |= {"type": f"/problems/{error.code}", "title": error.title}
     if isinstance(error, Invalid):
-        problem["errors"] = [{"pointer": error.pointer, "code": error.code, "detail": str(error)}]
+        problem["errors"] = [
+            {"pointer": fault.pointer, "code": fault.code, "detail": fault.detail}
+            for fault in error.faults[:MAX_ERRORS]
+        ]
     if isinstance(error, TooMany):
         problem |= {"limit": error.limit, "retry_after": error.retry_after}
     if isinstance(error, RateLimited):

@@ -3,7 +3,7 @@
 from typing import Any
 
 from drf_spectacular import authentication, openapi
-from drf_spectacular.extensions import OpenApiAuthenticationExtension
+from drf_spectacular.extensions import OpenApiAuthenticationExtension, OpenApiSerializerExtension
 from drf_spectacular.utils import OpenApiResponse
 from rest_framework import serializers
 from rest_framework.permissions import SAFE_METHODS, AllowAny
@@ -61,6 +61,23 @@ class SessionScheme(authentication.SessionScheme):
     target_class = "imagehub.api.authentication.SessionAuthentication"
 
 
+class ToldInPartExtension(OpenApiSerializerExtension):
+    """Describes all fields, of which only those that everybody is told are always there."""
+
+    target_class = "imagehub.api.serializers.ToldInPart"
+    match_subclasses = True
+
+    def map_serializer(self, auto_schema: openapi.AutoSchema, direction: Any) -> dict[str, Any]:
+        self.target._context = {"sees_everything": True}
+        schema = auto_schema._map_serializer(self.target, direction, bypass_extensions=True)
+        public = self.target.Meta.public_fields
+        for name, field in schema["properties"].items():
+            if name not in public:
+                field["description"] = " ".join(filter(None, (field.get("description"), "Staff only.")))
+        schema["required"] = [name for name in schema.get("required", ()) if name in public]
+        return schema
+
+
 class AutoSchema(openapi.AutoSchema):
     """Adds the failures that an operation can have by what it is. Others are declared with the view."""
 
@@ -70,6 +87,14 @@ class AutoSchema(openapi.AutoSchema):
     def _get_parameters(self) -> list[dict[str, Any]]:
         self._parameters = super()._get_parameters()
         return self._parameters
+
+    def _get_request_body(self, direction: Any = "request") -> dict[str, Any] | None:
+        """Also describe the body of a DELETE, where ``extend_schema`` names one: OpenAPI 3.1 allows it."""
+        serializer = self.get_request_serializer() if self.method == "DELETE" else None
+        if not isinstance(serializer, type):
+            return super()._get_request_body(direction)
+        schema, _ = self._get_request_for_media_type(serializer, direction)
+        return {"content": {"application/json": {"schema": schema}}, "required": True}
 
     def _get_response_bodies(self, direction: Any = "response") -> dict[str, Any]:
         bodies = super()._get_response_bodies(direction)

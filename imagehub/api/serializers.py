@@ -4,18 +4,17 @@ They read and check, and that is all: services write.
 """
 
 import math
-import re
 from collections.abc import Mapping
 from typing import Any, cast
 
 from django.db import models
+from django.utils.datastructures import MultiValueDict
 from rest_framework import serializers
 from rest_framework.exceptions import ErrorDetail
 from rest_framework.fields import empty
 from rest_framework.settings import api_settings
 
-# PostgreSQL stores neither a NUL nor half a surrogate pair.
-_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+from imagehub.database import UNSTORABLE
 
 _JSON_TYPES: tuple[tuple[type | tuple[type, ...], str], ...] = (
     (bool, "true or false"),
@@ -222,6 +221,21 @@ class StrictSerializer(RefusesUnknownFields):
     """The base of serializers that describe a body."""
 
 
+class StrictFormSerializer(StrictSerializer):
+    """The base of serializers that describe a form. Each field may be sent once, but for those in ``many_valued``."""
+
+    many_valued: frozenset[str] = frozenset()
+
+    def to_internal_value(self, data: Any) -> Any:
+        lists = data.lists() if isinstance(data, MultiValueDict) else ()  # a request without a body has none
+        repeated = [name for name, values in lists if name not in self.many_valued and len(values) > 1]
+        if repeated:
+            raise serializers.ValidationError(
+                {name: ["This may be sent once."] for name in repeated}, code="repeated"
+            )
+        return super().to_internal_value(data)
+
+
 class StrictModelSerializer(RefusesUnknownFields, serializers.ModelSerializer):
     """The base of serializers that describe a row, with the strict fields for its columns."""
 
@@ -248,12 +262,27 @@ class StrictModelSerializer(RefusesUnknownFields, serializers.ModelSerializer):
 
 
 def _check_characters(field: serializers.Field, text: str) -> None:
-    if found := _UNSTORABLE.search(text):
+    if found := UNSTORABLE.search(text):
         field.fail("null_character" if found[0] == "\x00" else "surrogate")
 
 
 def _is_key(data: Any) -> bool:
     """Tell whether a value can be looked up: a whole number, or a string that a database can be asked for."""
     if isinstance(data, str):
-        return not _UNSTORABLE.search(data)
+        return not UNSTORABLE.search(data)
     return isinstance(data, int) and not isinstance(data, bool)
+
+
+class ToldInPart(serializers.Serializer):
+    """Tells everybody the fields in ``Meta.public_fields``, and the others only to those who see everything.
+
+    Whether somebody does stands in the context as ``sees_everything``; where it does not, nobody does. In the schema the
+    others need not be there.
+    """
+
+    def get_fields(self) -> dict[str, serializers.Field]:
+        fields = super().get_fields()
+        if self.context.get("sees_everything"):
+            return fields
+        public = self.Meta.public_fields  # type: ignore[attr-defined]
+        return {name: field for name, field in fields.items() if name in public}

@@ -8,6 +8,10 @@ class JobsConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from imagehub.jobs import checks, schedules  # noqa: F401 - needs loaded apps
+        from django_q.signals import post_execute_in_worker, pre_execute  # needs loaded apps
+
+        from imagehub.jobs import busy, checks, schedules  # noqa: F401 - as well
 
         post_migrate.connect(schedules.ensure_schedules, sender=self)
+        pre_execute.connect(busy.begin)
+        post_execute_in_worker.connect(busy.end)

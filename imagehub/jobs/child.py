@@ -6,6 +6,7 @@ program's side is ``imagehub.jobs.protocol``. Nothing here knows Django, jobs or
 
 import logging
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -37,13 +38,26 @@ _TURN_SECONDS = 0.1
 _LAST_TURN_SECONDS = 0.02
 
 
-SECRETS = frozenset({"IMAGEHUB_SECRET_KEY", "DATABASE_URL", "REDIS_URL", "GOOGLE_CLIENT_SECRET"})
-"""What no child program needs to know: they load other people's files."""
+OURS = re.compile("IMAGEHUB_|GOOGLE_|AWS_|DATABASE_URL$|REDIS_URL$")
+"""What the platform itself is told. Its child programs are told all they need by their requests."""
+
+SECRET = re.compile("PASSWORD|(^|_)(SECRET|PASSWD|TOKEN|KEY|APIKEY|CREDENTIALS?)(_|$)", re.IGNORECASE)
+NEEDED = frozenset({"HF_TOKEN"})
+"""Of what sounds like a secret: base models of the hub that not everybody may have are fetched by the program that loads them."""
+
+USER_OF_PROXY = re.compile("^([a-z0-9+]+://)?[^/]*@")
 
 
 def environment_without_secrets() -> dict[str, str]:
-    """Return this process's environment for a child program."""
-    return {name: value for name, value in os.environ.items() if name not in SECRETS}
+    """Return this process's environment for a child program, without what none needs to know: they load other people's files.
+
+    The address of a proxy is passed on without its name and password.
+    """
+    return {
+        name: USER_OF_PROXY.sub(r"\1", value) if name.lower().endswith("_proxy") else value
+        for name, value in os.environ.items()
+        if name in NEEDED or not (OURS.match(name) or SECRET.search(name))
+    }
 
 
 @dataclass(frozen=True)

@@ -2,15 +2,17 @@
 
 import logging
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from django.db import Error as DatabaseError
 from django.db.models import F
 
 from imagehub.database import drop_connections
-from imagehub.errors import ImageHubError
+from imagehub.errors import ImageHubError, NotNow
 from imagehub.jobs import presence, stopping
-from imagehub.jobs.models import LEASE, Job, JobQuerySet, JobStatus, lease_end
+from imagehub.jobs.models import LEASE, NOTHING_TO_COME, Job, JobQuerySet, JobStatus, lease_end
 from imagehub.jobs.reaper import reap_now_and_then
 from imagehub.redaction import redact
 
@@ -50,7 +52,32 @@ class JobFailed(ImageHubError):
 
 
 class JobInterrupted(JobFailed):
-    """What did the work was lost, perhaps through no fault of the job: it deserves another attempt, if it has one left."""
+    """What did the work was lost, perhaps through no fault of the job: it deserves another attempt, if it has one left.
+
+    ``is_counted`` is false where it was surely not the job's fault; then this attempt counts as none.
+    """
+
+    def __init__(self, code: str, detail: str, *, trace: str = "", is_counted: bool = True) -> None:
+        super().__init__(code, detail, trace=trace)
+        self.is_counted = is_counted
+
+
+@contextmanager
+def told_as_failures() -> Iterator[None]:
+    """Let whatever is anticipated end the job with its code and its sentence.
+
+    Raises:
+        JobInterrupted: it may be possible in a moment, said a ``NotNow``.
+        JobFailed: what another ``ImageHubError`` said.
+    """
+    try:
+        yield
+    except JobFailed:
+        raise
+    except NotNow as error:
+        raise JobInterrupted(error.code, str(error)) from error
+    except ImageHubError as error:
+        raise JobFailed(error.code, str(error)) from error
 
 
 class Lease:
@@ -60,26 +87,46 @@ class Lease:
     """
 
     def __init__(self, job: Job) -> None:
+        self.job_id = job.pk
         self._jobs: JobQuerySet[Any] = type(job)._default_manager.filter(pk=job.pk, token=job.token)
         self._last_beat = self._last_renewal = time.monotonic()
         self._unsaved: dict[str, Any] = {}
         self._started = time.monotonic()
         self._share_before: float | None = None
         self.cancel_requested = False
+        self.renewal: Callable[[], None] | None = None
+        """What a beat does in place of :meth:`renew`: a job that has rows to write does it in one transaction with them."""
 
-    def report(self, *, step: int, total_steps: int, message: str = "", done: float | None = None) -> None:
-        """Note progress; it is written with the next beat. ``done`` is the finished share, from 0 to 1."""
+    def report(
+        self,
+        *,
+        step: int,
+        total_steps: int,
+        message: str = "",
+        done: float | None = None,
+        eta_seconds: float | None = None,
+    ) -> None:
+        """Note progress; it is written with the next beat.
+
+        Args:
+            step: the one that is done.
+            total_steps: how many there will be.
+            message: what it is busy with.
+            done: the finished share, from 0 to 1, if not that of the steps.
+            eta_seconds: until it ends, if the work itself can tell.
+        """
         share = min(max(done if done is not None else step / max(total_steps, 1), 0.0), 1.0)
         if self._share_before is None:
             self._share_before = share  # what an earlier attempt has done took none of this one's time
         done_here = share - self._share_before
         elapsed = time.monotonic() - self._started
+        left = round(elapsed * (1 - share) / done_here, 1) if done_here > 0 else None
         self._unsaved = {
             "step": step,
             "total_steps": total_steps,
             "message": message[:200],
             "progress": int(share * 100),
-            "eta_seconds": round(elapsed * (1 - share) / done_here, 1) if done_here > 0 else None,
+            "eta_seconds": round(eta_seconds, 1) if eta_seconds is not None else left,
         }
 
     def beat(self) -> None:
@@ -92,7 +139,7 @@ class Lease:
         if now - self._last_beat < BEAT_SECONDS:
             return
         try:
-            self.renew()
+            (self.renewal or self.renew)()
             self._last_renewal = now
             presence.stamp()
             reap_now_and_then()
@@ -102,6 +149,19 @@ class Lease:
                 raise
             logger.warning("The database did not answer a heartbeat (%s)", type(error).__name__)
             drop_connections()
+
+    @property
+    def silent_seconds(self) -> float:
+        """How long ago the worker tried to extend it, or claimed the job."""
+        return time.monotonic() - self._last_beat
+
+    def extend(self) -> bool:
+        """Extend the lease and write nothing else; tell whether the job is still ours. May be called from any thread."""
+        now = time.monotonic()
+        is_ours = bool(self._jobs.filter(status=JobStatus.RUNNING).update(lease_until=lease_end()))
+        if is_ours:
+            self._last_renewal = now
+        return is_ours
 
     def renew(self) -> None:
         """Extend the lease now. Inside a transaction it also fences what else the transaction writes.
@@ -145,12 +205,13 @@ class Lease:
         self._end(JobStatus.COMPLETED, **changes)
 
     def cancel(self) -> None:
-        self._end(JobStatus.CANCELLED, **self._unsaved)
+        self._end(JobStatus.CANCELLED, **self._unsaved | NOTHING_TO_COME)
 
     def fail(self, code: str, detail: str, *, trace: str = "") -> None:
         self._end(
             JobStatus.FAILED,
             **self._unsaved
+            | NOTHING_TO_COME
             | {"error_code": code, "error_detail": detail[:1000], "error_trace": redact(trace)[-20_000:]},
         )
 

@@ -4,8 +4,10 @@ import os
 import socket
 import time
 import uuid
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import timedelta
+from typing import Any
 
 from django.db import Error as DatabaseError
 from django.db.models import QuerySet
@@ -45,6 +47,12 @@ def stamp() -> None:
     if _current is not None and time.monotonic() - _last_stamp >= STAMP_SECONDS:
         _last_stamp = time.monotonic()
         WorkerPresence.objects.filter(pk=_current).update(seen_at=Now())
+
+
+def publish(facts: Mapping[str, Any]) -> None:
+    """Say what this cluster's workers can do, and how they fare. What was said before is replaced."""
+    if _current is not None:
+        WorkerPresence.objects.filter(pk=_current).update(facts=dict(facts))
 
 
 def withdraw() -> None:

@@ -5,17 +5,19 @@ standard error are never parsed; they belong to the run log.
 """
 
 import json
+import logging
 import os
 import select
 import signal
+import stat
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO, NoReturn, Self
 
 EVENTS_FD = "IMAGEHUB_EVENTS_FD"
 """Environment variable with the file descriptor a child writes its events to."""
@@ -29,6 +31,9 @@ MAX_LINE_BYTES = 1024 * 1024
 CHUNK_BYTES = 64 * 1024
 """Read at once: what a pipe holds on Linux."""
 
+HEARTBEAT_SECONDS = 5.0
+"""Between two signs of life of a program that has nothing else to say."""
+
 VERSION = 1
 
 
@@ -40,6 +45,8 @@ class ExitCode(IntEnum):
     BAD_DATA = 65
     MODEL_MISSING = 69
     BUG = 70
+    BUSY = 73
+    STORAGE = 74
     STOPPED = 75
     NOT_A_NUMBER = 77
     OUT_OF_MEMORY = 78
@@ -55,6 +62,8 @@ _SENTENCES: dict[int, str] = {
     ExitCode.BAD_DATA: "The data it was given cannot be used.",
     ExitCode.MODEL_MISSING: "A model it needs is missing or unreadable.",
     ExitCode.BUG: "It failed in a way nobody foresaw; its run log says how.",
+    ExitCode.BUSY: "Another process is at work where it has to be alone.",
+    ExitCode.STORAGE: "It could not write its files.",
     ExitCode.STOPPED: "It stopped early and can go on from where it was.",
     ExitCode.NOT_A_NUMBER: "Its numbers ran out of range (NaN), so that going on made no sense.",
     ExitCode.OUT_OF_MEMORY: "The device ran out of memory.",
@@ -163,11 +172,12 @@ class Channel:
     def from_environment(cls) -> Self:
         """Open the pipes the guard passed on; by hand in a shell, standard input and output serve.
 
-        Without a guard nothing else may print to standard output, so it is redirected to standard error.
+        Without a guard nothing else may print to standard output, so it is redirected to standard error. A launcher that
+        stands between the guard and this program, and passes no pipes on, is asked for its own (Linux).
         """
         if EVENTS_FD in os.environ:
-            events = os.fdopen(int(os.environ.pop(EVENTS_FD)), "wb", buffering=0)
-            requests = os.fdopen(int(os.environ.pop(REQUESTS_FD)), "rb")
+            events = os.fdopen(_inherited(EVENTS_FD, os.O_WRONLY), "wb", buffering=0)
+            requests = os.fdopen(_inherited(REQUESTS_FD, os.O_RDONLY), "rb")
             return cls(events, requests)
         events = os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0)
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
@@ -185,12 +195,39 @@ class Channel:
                 written = self._events.write(view)
                 view = view[written or 0 :]
 
+    @contextmanager
+    def alive(self, event: str = "heartbeat", **fields: Any) -> Iterator[None]:
+        """Send an event every few seconds, from a thread of its own, for as long as the block lasts: a guard ends what is silent."""
+        is_over = threading.Event()
+
+        def beat() -> None:
+            with suppress(BrokenPipeError):  # the main thread meets it at its next event
+                while not is_over.wait(HEARTBEAT_SECONDS):
+                    self.emit(event, **fields)
+
+        thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            is_over.set()
+            thread.join()
+
     def requests(self) -> Iterator[dict[str, Any]]:
         """Yield requests as they come; ends when the guard is gone."""
         for line in self._requests:
             message = decode(line)
             if message is not None:
                 yield message
+
+
+def _inherited(variable: str, mode: int) -> int:
+    """Return the descriptor of a pipe that the environment names; where it was closed on the way, the parent's."""
+    descriptor = int(os.environ.pop(variable))
+    with suppress(OSError):
+        if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+            return descriptor
+    return os.open(f"/proc/{os.getppid()}/fd/{descriptor}", mode | os.O_CLOEXEC)
 
 
 class GuardChannel:
@@ -278,3 +315,18 @@ class GuardChannel:
                 os.close(self._requests)
                 self._requests = None
                 self._outgoing.clear()
+
+
+def end_with(main: Callable[[], int]) -> NoReturn:
+    """Run a child program, and end the process with the status that it returns.
+
+    Not by ``sys.exit``: a thread that listens to the guard may still wait for a request that nobody will send, and nothing that
+    a library has left running keeps a finished program alive.
+    """
+    try:
+        status = main()
+    except KeyboardInterrupt:
+        status = ExitCode.INTERRUPTED
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(status)

@@ -1,6 +1,7 @@
-"""Ringing a cluster's doorbell. This is the only place that puts messages on Django-Q's queue."""
+"""Ringing a cluster's doorbell, and leaving it small work. This is the only place that puts messages on Django-Q's queue."""
 
 from functools import partial
+from typing import Any
 
 from django.db import transaction
 from django.utils import timezone
@@ -18,14 +19,41 @@ def ring(cluster: Cluster) -> None:
     Raises:
         TypeError: the cluster is not a member of the enum. Django-Q would accept any name, and nobody would answer.
     """
-    if not isinstance(cluster, Cluster):
-        raise TypeError(f"{cluster!r} is not a Cluster.")
+    _require_member(cluster)
     transaction.on_commit(partial(_send, cluster))
+
+
+def send(cluster: Cluster, function: str, *args: Any) -> None:
+    """Have a cluster call a function, once this transaction commits.
+
+    For small work without a row of its own. The message may be lost and may come twice, so what it asks for has to be
+    found by a schedule as well, and the function has to take repetition, and to let no error out.
+
+    Args:
+        cluster: who is to call it.
+        function: its dotted path.
+        args: what it is called with: few and plain, for they are stored with the message.
+
+    Raises:
+        TypeError: the cluster is not a member of the enum.
+    """
+    _require_member(cluster)
+
+    def deliver() -> None:
+        async_task(function, *args, cluster=cluster.value, save=False)
+
+    # What has been committed must not fail for want of a message. (Django cannot name a partial in its log.)
+    transaction.on_commit(deliver, robust=True)
 
 
 def is_ringing(cluster: Cluster) -> bool:
     """Tell whether a message for the cluster waits to be fetched."""
     return OrmQ.objects.filter(key=cluster.value, lock__lte=timezone.now()).exists()
+
+
+def _require_member(cluster: Cluster) -> None:
+    if not isinstance(cluster, Cluster):
+        raise TypeError(f"{cluster!r} is not a Cluster.")
 
 
 def _send(cluster: Cluster) -> None:

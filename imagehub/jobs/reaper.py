@@ -1,8 +1,9 @@
-"""Finding work that was lost: expired leases, and queued jobs without a doorbell."""
+"""Finding work that was lost: expired leases, and queued jobs without a doorbell; and previews that nobody watches."""
 
 import logging
 import time
 
+from imagehub.jobs import live
 from imagehub.jobs.queue import is_ringing, ring
 from imagehub.jobs.registry import kinds
 
@@ -15,7 +16,7 @@ _last_reap = float("-inf")
 
 
 def reap() -> int:
-    """Take jobs from lost workers, and ring for queued jobs that nobody was told about.
+    """Take jobs from lost workers, ring for queued jobs that nobody was told about, and delete what nobody watches.
 
     Returns how many jobs were taken from lost workers. Safe to run anywhere, any number of times at once.
     """
@@ -27,11 +28,12 @@ def reap() -> int:
         if found:
             logger.warning("Took %d %s jobs from lost workers", found, kind.name)
         taken += found
-        if jobs.queued().exists():
+        if jobs.claimable().exists():
             waiting.add(kind.cluster)
     for cluster in waiting:
         if not is_ringing(cluster):
             ring(cluster)
+    live.forget()
     return taken
 
 

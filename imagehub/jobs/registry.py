@@ -1,8 +1,9 @@
 """Which kinds of jobs exist. Apps register theirs in ``AppConfig.ready``; the platform never imports them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from imagehub.jobs.clusters import Cluster
 
@@ -16,13 +17,22 @@ class JobKind:
     """A concrete job model, where it runs, and the function that does its work.
 
     ``perform`` is given a claimed job and its lease. It returns when the job's results are stored and
-    ``lease.complete`` has been called; anything else is told by an exception (see ``imagehub.jobs.runner``).
+    ``lease.complete`` has been called; anything else is told by an exception (see ``imagehub.jobs.runner``). It may
+    return a function that does the rest, which is called when the next job has begun (see ``runner.finish_previous``).
     """
 
     name: str
     model: "type[Job]"
     cluster: Cluster
-    perform: "Callable[[Any, Lease], None]"
+    perform: "Callable[[Any, Lease], Callable[[], None] | None]"
+    affinity: str | None = None
+    """A column whose value a worker had better not change from job to job, such as that of the model it has loaded."""
+    estimate: Callable[[Sequence[Any]], Mapping[UUID, float]] | None = None
+    """Tells how many seconds each of some jobs is likely to take, as far as that is known."""
+    obstacles: Callable[[Sequence[Any]], Mapping[UUID, str]] | None = None
+    """Tells why some of these jobs cannot be done as things are, in a sentence for their owner."""
+    facts: Callable[[], Mapping[str, Any]] | None = None
+    """What a worker of this kind tells of itself, some times a minute: see ``WorkerPresence.facts``."""
 
 
 _kinds: dict[str, JobKind] = {}
@@ -40,6 +50,18 @@ def get_kind(name: str) -> JobKind:
         KeyError: no app has registered the name.
     """
     return _kinds[name]
+
+
+def kind_of(model: "type[Job]") -> JobKind:
+    """Return the kind that a model was registered as.
+
+    Raises:
+        KeyError: no app has registered it.
+    """
+    for kind in _kinds.values():
+        if kind.model is model:
+            return kind
+    raise KeyError(model)
 
 
 def kinds(*, cluster: Cluster | None = None) -> Iterator[JobKind]:

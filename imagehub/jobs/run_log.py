@@ -6,10 +6,12 @@ import re
 import select
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
+from uuid import UUID
 
 from imagehub.context import job_id, request_id
 from imagehub.redaction import redact
@@ -24,6 +26,8 @@ MAX_PENDING_BYTES = 64 * 1024
 
 MAX_SENSITIVE = 128
 """A program that lives on sees many prompts; those of the latest jobs are looked for."""
+
+_JOB_BEGINS = "--- job "
 
 _LEFT_OUT = b"[earlier lines left out]\n"
 
@@ -84,7 +88,7 @@ class RunLog:
         """Add a line that names the job at hand and the request it came from, unless it is the same as before."""
         if (job := job_id.get()) and job != self._job:
             self._job = job
-            self.write_line(f"--- job {job} of request {request_id.get() or '-'}")
+            self.write_line(f"{_JOB_BEGINS}{job} of request {request_id.get() or '-'}")
 
     def flush(self) -> None:
         """Write the unfinished last line, if there is one."""
@@ -193,6 +197,23 @@ class RunLog:
             file.seek(0)
             file.write(_LEFT_OUT + tail)
             return file.truncate()
+
+
+def tail_of_job(path: Path, job: UUID, *, lines: int) -> list[str]:
+    """Return the last lines that a log which several jobs share has of one of them; none where nothing is kept of it."""
+    kept: deque[str] = deque(maxlen=lines)
+    begins = f"{_JOB_BEGINS}{job} "
+    is_ours = False
+    for part in (path.with_name(path.name + ".1"), path):
+        if not part.is_file():
+            continue
+        with part.open(encoding="utf-8", errors="replace") as file:
+            for line in file:
+                if line.startswith(_JOB_BEGINS):
+                    is_ours = line.startswith(begins)
+                if is_ours:
+                    kept.append(line.rstrip("\n"))
+    return list(kept)
 
 
 def forget_old(folder: Path, *, older_than: timedelta) -> int:

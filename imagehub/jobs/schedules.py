@@ -9,21 +9,25 @@ from django_q.models import Schedule
 
 def ensure_schedules(**_: Any) -> None:
     """Create the schedules that are missing. Changes made in admin stay."""
-    for name, func, every, at in (
-        ("Reap lost jobs", "imagehub.jobs.tasks.reap", Schedule.MINUTES, None),
-        ("Prune results", "imagehub.jobs.tasks.prune", Schedule.DAILY, time(4, 15)),
-    ):
-        Schedule.objects.get_or_create(
-            name=name,
-            defaults={
-                "func": func,
-                "kwargs": "{'q_options': {'save': False}}",  # a success every minute says nothing
-                "schedule_type": every,
-                "minutes": 1 if every == Schedule.MINUTES else None,
-                "repeats": -1,
-                "next_run": _next(at),
-            },
-        )
+    ensure_schedule("Reap lost jobs", "imagehub.jobs.tasks.reap", minutes=1)
+    ensure_schedule("Prune results", "imagehub.jobs.tasks.prune", daily_at=time(4, 15))
+
+
+def ensure_schedule(
+    name: str, function: str, *, minutes: int | None = None, daily_at: time | None = None
+) -> None:
+    """Create a schedule if it is missing: every so many minutes, or once a day (UTC). For ``post_migrate``."""
+    Schedule.objects.get_or_create(
+        name=name,
+        defaults={
+            "func": function,
+            "kwargs": "{'q_options': {'save': False}}",  # a success every minute says nothing
+            "schedule_type": Schedule.DAILY if daily_at else Schedule.MINUTES,
+            "minutes": minutes,
+            "repeats": -1,
+            "next_run": _next(daily_at),
+        },
+    )
 
 
 def _next(at: time | None) -> datetime:

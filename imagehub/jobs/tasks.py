@@ -6,17 +6,14 @@ from datetime import timedelta
 from django.utils import timezone
 from django_q.models import Task
 
-from imagehub import roots, storage
+from imagehub import roots
 from imagehub.database import drop_connections
-from imagehub.jobs import presence, reaper, run_log, runner
+from imagehub.jobs import live, presence, reaper, run_log, runner
 from imagehub.jobs.clusters import Cluster
 
 logger = logging.getLogger(__name__)
 
 RESULTS_KEPT = timedelta(days=30)
-
-STAGING_KEPT = timedelta(days=2)
-"""Longer than any job may run that still writes there, but for training, which has folders of its own."""
 
 
 def answer_doorbell(cluster: str) -> int:
@@ -39,7 +36,6 @@ def reap() -> int:
 
 def prune() -> int:
     """Delete old results of Django-Q and traces of what is long gone; return the number of rows."""
-    storage.sweep_staging(STAGING_KEPT)
     run_log.forget_old(roots.logs_root(), older_than=RESULTS_KEPT)
     old = Task.objects.filter(stopped__lt=timezone.now() - RESULTS_KEPT)
-    return old.delete()[0] + presence.forget_dead()
+    return old.delete()[0] + presence.forget_dead() + live.forget()

@@ -1,8 +1,8 @@
 """Is the system well? Each check answers with a sentence about what is wrong, or with nothing."""
 
-import os
 import secrets
 from collections.abc import Callable
+from typing import Any
 
 from django.core.cache import cache
 from django.db import DatabaseError, connection
@@ -28,6 +28,11 @@ def queues() -> dict[str, dict[str, int]]:
             "running": by_status.get(JobStatus.RUNNING, 0),
         }
     return counts
+
+
+def workers() -> list[dict[str, Any]]:
+    """Return the live clusters, and what each said last of itself."""
+    return list(presence.live().order_by("cluster", "host", "pid").values("cluster", "host", "pid", "facts"))
 
 
 def problems() -> dict[str, str]:
@@ -66,11 +71,7 @@ def _cache() -> str:
 
 
 def _storage() -> str:
-    try:
-        storage.require_space()
-    except storage.StorageFull as error:
-        return str(error)
-    return "" if os.access(storage.root(), os.W_OK) else "The media folder cannot be written."
+    return storage.problem()
 
 
 def _configuration() -> str:

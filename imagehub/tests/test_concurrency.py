@@ -11,6 +11,8 @@ from django.core.cache import caches
 from imagehub import concurrency
 from imagehub.concurrency import ConcurrencyLimit, hold_slot
 
+pytestmark = pytest.mark.cache
+
 
 def test_of_many_at_once_exactly_as_many_hold_one_as_may():
     started, decided = Barrier(20), Barrier(20)

@@ -2,7 +2,7 @@
 
 import pytest
 from django.contrib.auth import get_user_model
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 
 from albums.models import Album, Visibility
 from albums.tests.factories import AlbumFactory, ImageFactory
@@ -10,6 +10,7 @@ from generation.tests.factories import GenerationJobFactory
 
 pytestmark = [
     pytest.mark.browser,
+    pytest.mark.once,
     pytest.mark.django_db(transaction=True),
 ]
 
@@ -45,15 +46,9 @@ def context(chromium, live_server):
 
 
 @pytest.fixture
-def page(context) -> Page:
-    get_user_model().objects.create_superuser("ada", password="a long enough password")
-    page = context.new_page()
-    page.goto("/admin/")
-    page.fill("#id_username", "ada")
-    page.fill("#id_password", "a long enough password")
-    page.click("input[type=submit]")
-    page.get_by_role("heading", name="Administration").wait_for()
-    return page
+def page(context, sign_in) -> Page:
+    sign_in(context)
+    return context.new_page()
 
 
 def test_the_fixture_sees_what_the_policy_stops(context, live_server):
@@ -71,6 +66,17 @@ def test_the_fixture_sees_what_the_policy_stops(context, live_server):
     context.faults.clear()
 
 
+def test_staff_sign_in_by_the_form(context):
+    get_user_model().objects.create_superuser("ada", password="a long enough password")
+    page = context.new_page()
+    page.goto("/admin/")
+    page.fill("#id_username", "ada")
+    page.fill("#id_password", "a long enough password")
+    page.click("input[type=submit]")
+
+    page.get_by_role("heading", name="Administration").wait_for()
+
+
 def test_lists_filter_search_and_select(page):
     AlbumFactory(name="Herbarium", visibility=Visibility.PUBLIC)
     AlbumFactory(name="Ledger", visibility=Visibility.PRIVATE)
@@ -80,26 +86,29 @@ def test_lists_filter_search_and_select(page):
     page.press("#searchbar", "Enter")
     page.get_by_text("1 album", exact=True).first.wait_for()
     page.goto("/admin/albums/album/?visibility__exact=private")
-    assert page.locator("#result_list tbody tr").count() == 1
+    expect(page.locator("#result_list tbody tr")).to_have_count(1)
     page.check("#action-toggle")  # a script counts what is selected
     page.get_by_text("1 of 1 selected").wait_for()
     page.locator("#changelist-filter details summary").first.click()
 
 
-def test_an_album_is_made_with_a_cover_from_the_popup(page):
+def test_an_album_gets_its_cover_from_the_popup(page):
     image = ImageFactory(prompt="a red heart", visibility=Visibility.PUBLIC)
+    ImageFactory(prompt="elsewhere")
+    album = AlbumFactory(name="Cards", images=[image])
 
-    page.goto("/admin/albums/album/add/")
-    page.fill("#id_name", "Cards")
+    page.goto(f"/admin/albums/album/{album.pk}/change/")
     with page.expect_popup() as opened:
         page.click("#lookup_id_cover")
     popup = opened.value
+    expect(popup.get_by_role("link", name="a red heart")).to_be_visible()
+    assert popup.get_by_role("link", name="elsewhere").count() == 0
     popup.get_by_role("link", name="a red heart").click()
     popup.wait_for_event("close") if not popup.is_closed() else None
     assert page.input_value("#id_cover") == str(image.pk)
     page.click("input[name=_continue]")
 
-    page.get_by_text("was added successfully").wait_for()
+    page.get_by_text("was changed successfully").wait_for()
     page.click(".add-row a")  # an inline row, made by a script
     assert Album.objects.get().cover == image
 
@@ -131,7 +140,7 @@ def test_what_people_write_is_text(page):
 
 
 def test_a_job_page_shows_its_pictures(page):
-    job = GenerationJobFactory()
+    job = GenerationJobFactory(progress=40)
 
     page.goto("/admin/generation/generationjob/")
     page.locator("#result_list progress").wait_for()
@@ -140,11 +149,11 @@ def test_a_job_page_shows_its_pictures(page):
     page.locator("#id_next_run_0").wait_for()
 
 
-def test_the_contact_sheet_and_a_picture_alone(page, context):
+def test_the_gallery_and_a_picture_alone(page, context):
     image = ImageFactory(prompt="a red heart", visibility=Visibility.PUBLIC)
 
     page.goto("/")
-    assert page.locator(".sheet img").first.evaluate(
+    assert page.locator(".pictures img").first.evaluate(
         "image => image.decode().then(() => image.naturalWidth > 0)"
     )
     page.goto(f"/api/images/{image.pk}/file")

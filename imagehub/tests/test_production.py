@@ -1,8 +1,10 @@
 """What production refuses to start with, and what it says when it does start. Nothing here needs a network."""
 
+import base64
 import http.client
 import json
 import os
+import random
 import re
 import secrets
 import socket
@@ -25,6 +27,22 @@ NAMES = (
 ROOTS = NAMES[3:]
 # No service listens there: nothing that is tested here may need one.
 DATABASE = "postgres://user:hunter2@127.0.0.1:1/imagehub"
+
+
+BUCKET = {
+    "IMAGEHUB_STORAGE": "s3",
+    "IMAGEHUB_S3_BUCKET": "pictures",
+    "IMAGEHUB_S3_ENDPOINT": "http://minio:9000",
+    "IMAGEHUB_S3_PUBLIC_ENDPOINT": "https://files.example.net",
+    "IMAGEHUB_S3_ACCESS_KEY": "imagehub",
+    "IMAGEHUB_S3_SECRET_KEY": secrets.token_urlsafe(20),
+    "IMAGEHUB_S3_URL_SECONDS": "120",
+}
+
+OPENED = {
+    "IMAGEHUB_SCRAPING_ALLOW_PRIVATE": "10.0.0.0/8, wiki.example.net:8080",
+    "IMAGEHUB_SCRAPING_ALLOW_PRIVATE_IN_PRODUCTION": "true",
+}
 
 
 @pytest.fixture
@@ -52,7 +70,7 @@ def start(good, tmp_path):
             cwd=settings.BASE_DIR,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=180,
             check=False,
         )
 
@@ -63,7 +81,8 @@ def production_env(var: Path, values: dict[str, str]) -> dict[str, str]:
     # Empty and not absent, so that a developer's .env has no say.
     absent = ("REDIS_URL", "IMAGEHUB_DEBUG", "IMAGEHUB_TRUSTED_PROXIES", "IMAGEHUB_HSTS_PRELOAD")
     absent += ("IMAGEHUB_FRONTEND_ORIGINS", "IMAGEHUB_CSRF_TRUSTED_ORIGINS", "IMAGEHUB_EXTRA_APPS")
-    absent += ("GOOGLE_CLIENT_ID", "GOOGLE_CLIENT_SECRET")
+    absent += ("GOOGLE_CLIENT_ID", "GOOGLE_CLIENT_SECRET", "IMAGEHUB_STORAGE", "IMAGEHUB_ACCEL_PREFIX")
+    absent += ("IMAGEHUB_SCRAPING_ALLOW_PRIVATE", "IMAGEHUB_SCRAPING_ALLOW_PRIVATE_IN_PRODUCTION")
     fixed = {"IMAGEHUB_ENV": "production", "IMAGEHUB_VAR": str(var)}
     fixed |= {"IMAGEHUB_LOG_LEVEL": "INFO", "WEB_CONCURRENCY": "1"}
     inherited = {
@@ -91,6 +110,9 @@ class TestTheList:
             "GOOGLE_CLIENT_SECRET": "GOCSPX-Zk3vQ0bVw1mXxXy7PqR9aBcD",
             "IMAGEHUB_DEBUG": "false",
             "IMAGEHUB_LOG_LEVEL": "WARNING",
+            "IMAGEHUB_ACCEL_PREFIX": "/protected/",
+            **OPENED,
+            **BUCKET,
         }
         assert problems(good | more, tmp_path) == []
 
@@ -105,6 +127,22 @@ class TestTheList:
             ({"DATABASE_URL": "postgres://u:p@h:port/n"}, "DATABASE_URL cannot be read"),
             ({"DATABASE_URL": "postgres://u:p@[::1/n"}, "DATABASE_URL cannot be read"),
             ({"DATABASE_URL": "postgres://u:p@h:5432/"}, "DATABASE_URL cannot be read"),
+            (
+                OPENED | {"IMAGEHUB_SCRAPING_ALLOW_PRIVATE": "10.0.0.1/8"},
+                "IMAGEHUB_SCRAPING_ALLOW_PRIVATE has an",
+            ),
+            (
+                OPENED | {"IMAGEHUB_SCRAPING_ALLOW_PRIVATE": "http://wiki/"},
+                "IMAGEHUB_SCRAPING_ALLOW_PRIVATE has an",
+            ),
+            (
+                {"IMAGEHUB_SCRAPING_ALLOW_PRIVATE": "10.0.0.0/8"},
+                "IMAGEHUB_SCRAPING_ALLOW_PRIVATE opens parts of",
+            ),
+            (
+                OPENED | {"IMAGEHUB_SCRAPING_ALLOW_PRIVATE_IN_PRODUCTION": "maybe"},
+                "IMAGEHUB_SCRAPING_ALLOW_PRIVATE opens parts of",
+            ),
             ({"REDIS_URL": "localhost:6379"}, "REDIS_URL cannot be read"),
             ({"REDIS_URL": "redis://h:port/0"}, "REDIS_URL cannot be read"),
             ({"IMAGEHUB_SECRET_KEY": ""}, "IMAGEHUB_SECRET_KEY is not set"),
@@ -139,6 +177,26 @@ class TestTheList:
                 {"IMAGEHUB_GOOGLE_URL": "http://127.0.0.1:9000"},
                 "IMAGEHUB_GOOGLE_URL does not begin with https",
             ),
+            ({"IMAGEHUB_STORAGE": "tape"}, "IMAGEHUB_STORAGE is neither disk nor s3"),
+            ({"IMAGEHUB_STORAGE": "s3"}, "IMAGEHUB_S3_BUCKET is not set"),
+            (
+                {**BUCKET, "IMAGEHUB_S3_SECRET_KEY": ""},
+                "IMAGEHUB_S3_SECRET_KEY is not set: the bucket needs both",
+            ),
+            ({**BUCKET, "IMAGEHUB_S3_SECRET_KEY": "$SECRET"}, "IMAGEHUB_S3_SECRET_KEY begins with $"),
+            ({**BUCKET, "IMAGEHUB_S3_ENDPOINT": "minio:9000"}, "IMAGEHUB_S3_ENDPOINT is not an address"),
+            (
+                {**BUCKET, "IMAGEHUB_S3_ENDPOINT": "https://h/bucket"},
+                "IMAGEHUB_S3_ENDPOINT is not an address",
+            ),
+            (
+                {**BUCKET, "IMAGEHUB_S3_PUBLIC_ENDPOINT": "http://h"},
+                "IMAGEHUB_S3_PUBLIC_ENDPOINT does not begin",
+            ),
+            ({**BUCKET, "IMAGEHUB_S3_URL_SECONDS": "59"}, "IMAGEHUB_S3_URL_SECONDS is not between"),
+            ({**BUCKET, "IMAGEHUB_S3_URL_SECONDS": "1h"}, "IMAGEHUB_S3_URL_SECONDS is not a whole number"),
+            ({"IMAGEHUB_ACCEL_PREFIX": "protected"}, "IMAGEHUB_ACCEL_PREFIX is not a path"),
+            ({"IMAGEHUB_ACCEL_PREFIX": "/a/../b/"}, "IMAGEHUB_ACCEL_PREFIX is not a path"),
         ],
     )
     def test_each_fault_is_named_alone(self, good, tmp_path, changes, sentence):
@@ -213,8 +271,11 @@ class TestTheList:
 
         assert found.startswith("IMAGEHUB_VAR names a folder that does not exist")
 
-    def test_random_values_are_never_taken_for_placeholders(self):
-        assert not any(PLACEHOLDER.search(secrets.token_urlsafe(64)) for _ in range(20_000))
+    def test_random_values_are_not_taken_for_placeholders(self):
+        drawn = random.Random(0)
+        keys = (base64.urlsafe_b64encode(drawn.randbytes(64)).decode() for _ in range(20_000))
+
+        assert not any(map(PLACEHOLDER.search, keys))
 
 
 class TestTheStart:
@@ -336,6 +397,9 @@ class TestTheServer:
     @pytest.fixture
     def ask(self, good, start, tmp_path):
         assert start(["manage.py", "collectstatic", "--no-input", "-v0"]).returncode == 0
+        packed = {path.suffix for path in (tmp_path / "static").rglob("*")}
+        assert ".gz" in packed
+        assert ".br" not in packed  # whatever is installed on a machine
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]

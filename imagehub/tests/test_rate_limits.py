@@ -12,6 +12,8 @@ from imagehub.checks import processes_share_a_cache
 from imagehub.config_file import parse
 from imagehub.rate_limits import RateLimited, charge, rate_limit_key, refund
 
+pytestmark = pytest.mark.cache
+
 
 @pytest.fixture(autouse=True)
 def _limits(set_config):

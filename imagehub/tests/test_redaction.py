@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imagehub.accounts.services import TOKEN_START
-from imagehub.redaction import MIN_SENSITIVE_LENGTH, REDACTED, redact, redact_paths
+from imagehub.redaction import MIN_SENSITIVE_LENGTH, REDACTED, is_sensitive_field, redact, redact_paths
 
 SECRET = "s3cr3t-Value_42"
 
@@ -251,3 +251,11 @@ def test_our_own_tokens_are_known_anywhere_in_a_text():
     secret = TOKEN_START + "k" * 43
 
     assert secret not in redact(f"nobody knows {secret} here")
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("text", True), ("Tag", True), ("caption_of_it", True), ("context", False), ("tags_count", False)],
+)
+def test_fields_of_captions_and_tags_are_known_by_their_names(name, expected):
+    assert is_sensitive_field(name) is expected

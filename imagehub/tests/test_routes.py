@@ -57,7 +57,7 @@ def test_no_two_routes_have_the_same_path():
 
 @pytest.mark.django_db
 @pytest.mark.parametrize(
-    "path", ["/api/images/upload", "/api/albums/render", "/api/images/1", "/api/jobs/stats"]
+    "path", ["/api/images/newest", "/api/albums/render", "/api/images/1", "/api/jobs/stats"]
 )
 def test_a_word_is_no_id(path):
     client = Client()

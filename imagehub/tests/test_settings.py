@@ -1,5 +1,6 @@
 """The settings, and the page that explains them."""
 
+import hashlib
 import re
 import subprocess
 import sys
@@ -7,7 +8,7 @@ import sys
 import pytest
 from django.conf import settings
 
-READ = re.compile(r"""(?:env\.\w+\(|environ\.get\()\s*"([A-Z][A-Z_]+)\"""")
+READ = re.compile(r"""(?:env\.\w+\(|environ\.get\()\s*"([A-Z][A-Z0-9_]+)\"""")
 
 
 def test_the_example_lists_every_name_that_is_read():
@@ -17,9 +18,10 @@ def test_the_example_lists_every_name_that_is_read():
         for path in (settings.BASE_DIR / folder).rglob("*.py")
         if "tests" not in path.parts
     ]
-    read = {name for path in sources for name in READ.findall(path.read_text())} - {"Q_CLUSTER_NAME"}
+    of_others = {"Q_CLUSTER_NAME", "RANK", "WORLD_SIZE"}  # Django-Q's, and those of torch's launcher
+    read = {name for path in sources for name in READ.findall(path.read_text())} - of_others
     listed = set(
-        re.findall(r"^#?([A-Z][A-Z_]+)=", (settings.BASE_DIR / ".env.example").read_text(), re.MULTILINE)
+        re.findall(r"^#?([A-Z][A-Z0-9_]+)=", (settings.BASE_DIR / ".env.example").read_text(), re.MULTILINE)
     )
 
     assert "IMAGEHUB_VAR" in read
@@ -82,6 +84,62 @@ def test_each_installation_draws_its_own_key_once(process_env, tmp_path):
     assert len(keys) == 1
     assert len(keys.pop()) >= 50
     assert (tmp_path / "secret_key").stat().st_mode & 0o077 == 0
+
+
+WITHOUT_BOTO = """
+import sys
+sys.modules.update({"storages": None, "boto3": None, "botocore": None})  # as if they were not installed
+import imagehub.wsgi
+from django.conf import settings
+from imagehub import storage
+print(storage.store_bytes(b"data", suffix="png").name, settings.CONTENT_SECURITY_POLICY["DIRECTIVES"]["img-src"])
+"""
+
+
+def test_the_disk_needs_nothing_of_a_bucket(process_env):
+    output = started(process_env, WITHOUT_BOTO)
+
+    assert (
+        output == "images/3a/" + hashlib.sha256(b"data").hexdigest() + ".png [\"'self'\", 'data:', 'blob:']"
+    )
+
+
+def test_a_bucket_is_named_by_the_environment(process_env):
+    values = {
+        "IMAGEHUB_STORAGE": "s3",
+        "IMAGEHUB_S3_BUCKET": "pictures",
+        "IMAGEHUB_S3_PREFIX": "/hub/",
+        "IMAGEHUB_S3_ENDPOINT": "http://minio:9000",
+        "IMAGEHUB_S3_PUBLIC_ENDPOINT": "https://files.example.net",
+        "IMAGEHUB_S3_ACCESS_KEY": "imagehub",
+        "IMAGEHUB_S3_SECRET_KEY": "a secret",
+    }
+    program = """
+import django
+django.setup()
+from django.conf import settings
+from imagehub import storage
+url = storage.signed_url("images/ab/a.png", content_type="image/png", disposition="inline", cache_control="private")
+print(storage.location_of("images/ab/a.png"), url.split("?")[0], settings.CONTENT_SECURITY_POLICY["DIRECTIVES"]["img-src"][-1])
+"""
+
+    assert started(process_env | values, program).split() == [
+        "s3://pictures/hub/images/ab/a.png",
+        "https://files.example.net/pictures/hub/images/ab/a.png",
+        "https://files.example.net",
+    ]
+
+
+def started(env, program):
+    """Run a program in this environment, and return what it says."""
+    return subprocess.run(
+        [sys.executable, "-c", program],
+        env=env | {"DJANGO_SETTINGS_MODULE": "imagehub.settings"},
+        cwd=settings.BASE_DIR,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
 
 
 def test_a_space_after_a_comma_is_no_part_of_a_name(process_env):

@@ -11,7 +11,8 @@ LINES = 50
 
 class Command(BaseCommand):
     help = (
-        "Find images whose file is missing, and files that belong to no image. Exits with 1 if there are any."
+        "Find images whose file is missing, files that belong to no image, and albums that count their images wrong. "
+        "Exits with 1 if there are any."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -19,14 +20,17 @@ class Command(BaseCommand):
             "--fix",
             action="store_true",
             help="Delete the files that belong to no image and are older than an hour, and abandoned staging "
-            "folders. Images whose file is missing are only reported.",
+            "folders, and count the images of albums again. Images whose file is missing are only reported.",
         )
 
     def handle(self, *, fix: bool, **options: Any) -> None:
         report = consistency.check()
         if fix and not report.is_clean:
             self._print(report)
-            self.stdout.write(f"Deleted {consistency.remove_leftovers(report)} leftovers.")
+            deleted = consistency.remove_leftovers(report.files_without_rows)
+            self.stdout.write(f"Deleted {deleted} leftovers.")
+            if recounted := consistency.count_again(report):
+                self.stdout.write(f"Counted the images of {recounted} albums again.")
             report = consistency.check()
         self._print(report)
         if not report.is_clean:
@@ -40,6 +44,7 @@ class Command(BaseCommand):
             "Files without an image",
             (f"{file.name}  {filesizeformat(file.size_bytes)}" for file in report.files_without_rows),
         )
+        self._list("Albums that count their images wrong", map(str, report.miscounted_albums))
         self._list("Abandoned staging folders", report.stale_staging)
 
     def _list(self, title: str, lines: Iterable[str]) -> None:

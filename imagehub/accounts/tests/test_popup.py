@@ -114,7 +114,7 @@ def open_popup(page, click):
 
 @pytest.mark.usefixtures("transactional_db")
 class TestPopup:
-    pytestmark = pytest.mark.browser
+    pytestmark = [pytest.mark.browser, pytest.mark.once]
 
     def test_only_a_frontend_that_is_configured_is_told(self, chromium, site, frontends):
         configured, other = frontends

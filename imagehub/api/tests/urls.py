@@ -3,6 +3,7 @@
 from typing import Any
 
 import django_filters
+from django.contrib import admin
 from django.core.exceptions import PermissionDenied, RequestDataTooBig, SuspiciousOperation, ValidationError
 from django.db import IntegrityError, transaction
 from django.http import Http404, HttpRequest, HttpResponse, UnreadablePostError
@@ -199,7 +200,12 @@ api = [
     *router.urls,
 ]
 
-urlpatterns = [path("api/", include(api)), path("pages/<kind>", plain_bug)]
+urlpatterns = [
+    path("api/", include(api)),
+    path("pages/<kind>", plain_bug),
+    path("", include("albums.urls")),  # where the page that answers 404 leads to
+    path("admin/", admin.site.urls),
+]
 
 handler400 = problems.bad_request
 handler403 = problems.permission_denied

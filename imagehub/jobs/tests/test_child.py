@@ -2,6 +2,7 @@
 
 import gc
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,7 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from imagehub.jobs.child import Child, ChildDied, ChildLimits, ChildTimedOut, Outcome, watch
+from imagehub.jobs.child import (
+    Child,
+    ChildDied,
+    ChildLimits,
+    ChildTimedOut,
+    Outcome,
+    environment_without_secrets,
+    watch,
+)
 from imagehub.jobs.protocol import ChildExit, ExitCode
 from imagehub.jobs.run_log import MAX_SENSITIVE, RunLog
 
@@ -285,6 +294,17 @@ class TestStopping:
 
         assert outcome == Outcome(None, ChildExit(ExitCode.STOPPED), stopped=True)
         assert [event["event"] for event in events] == ["started", "stopped"]
+
+    def test_talks_with_what_a_launcher_starts_that_passes_no_descriptors_on(self, launch):
+        child = launch("launches", "polite")
+        wait_for_event(child, "started")
+
+        child.send({"type": "stop"})
+
+        assert wait_for_event(child, "stopped")["step"] == 7
+        wait_until(lambda: not child.is_alive)
+        child.poll(1)
+        assert child.kill().code == ExitCode.STOPPED
 
     def test_counts_an_end_by_its_own_signal_as_a_stop(self, follow):
         should_stop = StopAfter()
@@ -620,3 +640,46 @@ class TestRunLog:
         log.write(b"prompt-0000 prompt-0001 prompt-0128\n")
 
         assert self.read(log) == "prompt-0000 [redacted] [redacted]\n"
+
+
+class TestEnvironment:
+    def test_nothing_that_the_platform_is_told_reaches_a_child(self, monkeypatch):
+        told = re.findall(r"^#?([A-Z][A-Z0-9_]+)=", (ROOT / ".env.example").read_text(), re.MULTILINE)
+        harmless = {"WEB_CONCURRENCY", "PORT"}
+        assert {"DATABASE_URL", "IMAGEHUB_S3_SECRET_KEY", "GOOGLE_CLIENT_SECRET"} <= set(told)
+        for name in told:
+            monkeypatch.setenv(name, "x")
+
+        assert environment_without_secrets().keys() & set(told) <= harmless
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "AWS_SECRET_ACCESS_KEY",
+            "AWS_PROFILE",
+            "PGPASSWORD",
+            "WANDB_API_KEY",
+            "GITHUB_TOKEN",
+            "smtp_password",
+        ],
+    )
+    def test_nor_what_others_keep_there(self, monkeypatch, name):
+        monkeypatch.setenv(name, "x")
+
+        assert name not in environment_without_secrets()
+
+    @pytest.mark.parametrize(
+        "name",
+        ["CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH", "PATH", "HF_HOME", "HF_TOKEN", "TOKENIZERS_PARALLELISM"],
+    )
+    def test_what_they_need_does(self, monkeypatch, name):
+        monkeypatch.setenv(name, "x")
+
+        assert environment_without_secrets()[name] == "x"
+
+    @pytest.mark.parametrize("scheme", ["http://", ""])
+    @pytest.mark.parametrize("name", ["https_proxy", "HTTP_PROXY"])
+    def test_a_proxy_is_named_without_its_password(self, monkeypatch, name, scheme):
+        monkeypatch.setenv(name, f"{scheme}user:sec@ret@proxy.example.com:3128")
+
+        assert environment_without_secrets()[name] == f"{scheme}proxy.example.com:3128"

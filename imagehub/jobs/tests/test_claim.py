@@ -1,8 +1,5 @@
 """Who gets which job, and that nobody gets it twice."""
 
-import subprocess
-import sys
-from collections import Counter
 from datetime import timedelta
 
 import pytest
@@ -11,12 +8,13 @@ from django.db.models.functions import Now
 from django.utils import timezone
 
 from imagehub.accounts.tests.factories import UserFactory
+from imagehub.jobs.lease import Lease
 from imagehub.jobs.models import JobStatus
+from imagehub.jobs.tests.claimers import claim_from_many_processes
 from imagehub.jobs.tests.errands.models import Errand
 from imagehub.jobs.tests.factories import ErrandFactory
 
 CLAIM_EVERYTHING = """
-import django; django.setup()
 from imagehub.jobs.tests.errands.models import Errand
 while (job := Errand.objects.claim(worker="test")) is not None:
     print(job.pk)
@@ -67,21 +65,10 @@ class TestClaim:
             ErrandFactory()
         Errand.objects.claim(worker="w")
 
-        with django_assert_num_queries(8):  # 3 to choose, 1 to claim, 1 for the turn, 1 to read, a savepoint
+        with django_assert_num_queries(
+            9
+        ):  # 1 to look, 3 to choose, 1 to claim, 1 for the turn, 1 to read, a savepoint
             Errand.objects.claim(worker="w")
-
-
-@pytest.mark.django_db
-def test_queue_positions_are_the_order_of_the_claims():
-    owners = [UserFactory() for _ in range(3)]
-    for n, owner in enumerate([0, 0, 0, 1, 1, 2, 0]):
-        ErrandFactory(owner=owners[owner], priority=1 if n == 4 else 0)
-    positions = Errand.objects.queue_positions()
-    expected = sorted(positions, key=positions.get)
-
-    claimed = [Errand.objects.claim(worker="w").pk for _ in range(7)]
-
-    assert claimed == expected
 
 
 @pytest.mark.django_db(transaction=True)
@@ -89,18 +76,8 @@ def test_eight_processes_claim_two_hundred_rows_exactly_once(process_env):
     owners = [UserFactory() for _ in range(5)]
     rows = {str(ErrandFactory(owner=owners[n % 5]).pk) for n in range(200)}
 
-    claimers = [
-        subprocess.Popen(
-            [sys.executable, "-c", CLAIM_EVERYTHING],
-            env=process_env | {"DJANGO_SETTINGS_MODULE": "imagehub.settings"},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(8)
-    ]
-    claimed = Counter(line for claimer in claimers for line in claimer.communicate(timeout=120)[0].split())
+    claimed = claim_from_many_processes(CLAIM_EVERYTHING, process_env)
 
-    assert [claimer.returncode for claimer in claimers] == [0] * 8
     assert set(claimed) == rows
     assert set(claimed.values()) == {1}
     assert set(Errand.objects.values_list("attempt", flat=True)) == {1}
@@ -121,3 +98,22 @@ def test_the_database_refuses_rows_that_contradict_themselves(broken):
 
     with pytest.raises(IntegrityError), transaction.atomic():
         Errand.objects.filter(pk=job.pk).update(**broken)
+
+
+@pytest.mark.django_db
+def test_a_job_that_costs_three_workers_fails_while_the_others_go_on():
+    owner = UserFactory()
+    poison, *others = [ErrandFactory(owner=owner) for _ in range(4)]
+    done = []
+    for _ in range(6):
+        job = Errand.objects.claim(worker="w")
+        if job.pk == poison.pk:  # and with it, its worker
+            Errand.objects.filter(pk=job.pk).update(lease_until=timezone.now() - timedelta(seconds=1))
+            Errand.objects.reap()
+        else:
+            Lease(job).complete()
+            done.append(job.pk)
+
+    poison.refresh_from_db()
+    assert (poison.status, poison.error_code, poison.attempt) == (JobStatus.FAILED, "worker_lost", 3)
+    assert done == [other.pk for other in others]

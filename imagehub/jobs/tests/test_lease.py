@@ -211,3 +211,39 @@ def test_what_an_earlier_attempt_did_does_not_shorten_the_estimate(monkeypatch):
 
     job.refresh_from_db()
     assert job.eta_seconds == pytest.approx(40, abs=1)
+
+
+@pytest.mark.parametrize("end", [Lease.cancel, lambda lease: lease.fail("broken", "It broke.")])
+@pytest.mark.parametrize("is_written", [True, False])
+def test_a_job_that_has_ended_is_busy_with_nothing(end, is_written):
+    job, lease = claim()
+    lease.report(step=5, total_steps=10, message="Training", eta_seconds=812)
+    if is_written:
+        lease.renew()
+
+    end(lease)
+
+    job.refresh_from_db()
+    assert (job.step, job.message, job.eta_seconds) == (5, "", None)
+
+
+def test_a_lost_job_that_has_ended_is_busy_with_nothing():
+    job, lease = claim()
+    lease.report(step=5, total_steps=10, message="Training", eta_seconds=812)
+    lease.renew()
+    Errand.objects.update(lease_until=Now() - timedelta(hours=1), attempt=3)
+
+    Errand.objects.reap()
+
+    job.refresh_from_db()
+    assert (job.status, job.message, job.eta_seconds) == (JobStatus.FAILED, "", None)
+
+
+def test_a_job_that_waited_and_was_cancelled_is_busy_with_nothing():
+    job, lease = claim()
+    lease.hand_back(message="This worker cannot work.")
+
+    Errand.objects.request_cancel()
+
+    job.refresh_from_db()
+    assert (job.status, job.message) == (JobStatus.CANCELLED, "")

@@ -165,6 +165,29 @@ class TestChannels:
 
         assert list(child.requests()) == []
 
+    def test_reach_a_program_that_a_launcher_starts_without_them(self, guard):
+        program = (
+            "from imagehub.jobs.protocol import Channel\n"
+            "channel = Channel.from_environment()\n"
+            "channel.emit('echo', got=next(channel.requests()))\n"
+        )
+        launcher = f"import subprocess, sys; sys.exit(subprocess.call([sys.executable, '-c', {program!r}]))"
+        guard.send({"n": 1})
+        process = subprocess.Popen(
+            [sys.executable, "-c", launcher],
+            cwd=ROOT,
+            env=os.environ | guard.environment,
+            pass_fds=guard.child_ends,
+        )
+        guard.close_child_ends()
+
+        events = []
+        while not guard.is_dry:
+            events += guard.exchange(5)
+
+        assert process.wait(timeout=30) == 0
+        assert [event["got"] for event in events] == [{"n": 1}]
+
     def test_serve_by_hand_without_a_guard(self):
         program = (
             "from imagehub.jobs.protocol import Channel\n"

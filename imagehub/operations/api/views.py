@@ -15,6 +15,15 @@ _QUEUE = inline_serializer(
 )
 
 
+class LiveClusterSerializer(serializers.Serializer):
+    """A live cluster: what its machine has, and how its caches fare."""
+
+    cluster = serializers.CharField()
+    host = serializers.CharField()
+    pid = serializers.IntegerField()
+    facts = serializers.DictField()
+
+
 class HealthView(APIView):
     """How the system is, for people and dashboards. Staff also read what each sentence is about."""
 
@@ -29,6 +38,7 @@ class HealthView(APIView):
                 "degraded": serializers.ListField(child=serializers.CharField()),
                 "queues": serializers.DictField(child=_QUEUE),
                 "details": serializers.DictField(child=serializers.CharField(), required=False),
+                "workers": LiveClusterSerializer(many=True, required=False),
             },
         )
     )
@@ -42,6 +52,7 @@ class HealthView(APIView):
         }
         if request.user.is_authenticated and request.user.is_staff:
             body["details"] = problems
+            body["workers"] = [] if "database" in problems else health.workers()
         return Response(body)
 
     def perform_authentication(self, request: Request) -> None:

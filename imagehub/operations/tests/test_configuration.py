@@ -94,7 +94,7 @@ class TestChange:
             ({"generation": {"images_per_job": 64}}, [""]),  # longer than its cluster lets a job run
             ({"rate_limits": {"generate": {"limit": 3}}}, [""]),  # a job of eight would never fit
             ({"paths": {"media": "/etc"}}, ["/paths"]),
-            ({"paths": None}, ["/paths"]),
+            ({"training": {"external": {"command": ["sh", "-c", "id"]}}}, ["/training/external"]),
             ({"generation": {"default_model": "\ud800"}}, ["/generation/default_model"]),
             ({"generation": {"default_model": "a\0b"}}, ["/generation/default_model"]),
             ({"generation": {"default_model": "x" * 1_100_000}}, [""]),
@@ -113,6 +113,26 @@ class TestChange:
         )
         assert settings.CONFIG_FILE.read_text() == before
         assert not AuditEntry.objects.filter(action="config.change").exists()
+
+    @pytest.mark.parametrize(
+        ("body", "pointer"),
+        [
+            ({"paths": None}, "/paths"),
+            ({"training": {"external": None, "threads": 2}}, "/training/external"),
+            ({"training": None}, "/training/external"),
+        ],
+    )
+    def test_what_is_not_for_callers_is_not_taken_out_either(
+        self, staff, settings, set_config, body, pointer
+    ):
+        set_config('paths: {scraping: /srv/scraping}\ntraining: {external: {command: ["x"]}}\n')
+        before = settings.CONFIG_FILE.read_text()
+
+        response = staff.patch(CONFIG, body)
+
+        assert response.status_code == 400
+        assert [error["pointer"] for error in response.json()["errors"]] == [pointer]
+        assert settings.CONFIG_FILE.read_text() == before
 
     def test_a_file_that_is_broken_is_for_hands(self, staff, set_config):
         set_config("engine: [")

@@ -62,6 +62,13 @@ class TestWell:
         details = get("/api/health", UserFactory(is_staff=True)).json()["details"]
         assert "last good one" in details["configuration"]
 
+    def test_staff_alone_see_what_workers_say_of_themselves(self):
+        WorkerPresence.objects.filter(cluster=Cluster.DEFAULT).update(facts={"models": ["starter"]})
+
+        assert "workers" not in get("/api/health", UserFactory()).json()
+        workers = get("/api/health", UserFactory(is_staff=True)).json()["workers"]
+        assert {"models": ["starter"]} in [worker["facts"] for worker in workers]
+
     def test_a_cache_that_forgets_is_named(self, monkeypatch):
         monkeypatch.setattr(cache, "get", lambda *_: None)
 

@@ -27,7 +27,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "--grace",
             type=float,
-            help="Seconds to wait for services to end (default: the engine's own grace time and 20 more).",
+            help="Seconds to wait for services to end (default: the longest grace time of a child program and 20 more).",
         )
 
     def handle(self, *, host: str, port: int, grace: float | None, **options: Any) -> None:
@@ -37,7 +37,13 @@ class Command(BaseCommand):
             raise CommandError("The database is not up to date. Run: manage.py migrate")
         in_use = {Cluster.DEFAULT} | {kind.cluster for kind in kinds()}
         services = [web_service(host, port), *(cluster_service(name) for name in Cluster if name in in_use)]
-        Supervisor(services, grace_seconds=grace or get_config().engine.grace_seconds + 20).run()
+        Supervisor(services, grace_seconds=grace or _longest_grace() + 20).run()
+
+
+def _longest_grace() -> int:
+    """Return how long a child program may take to end: most waiting is for a training that saves what it has learned."""
+    config = get_config()
+    return max(section.grace_seconds for section in (config.engine, config.training, config.labeling))
 
 
 def has_unapplied_migrations() -> bool:

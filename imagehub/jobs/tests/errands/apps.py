@@ -1,3 +1,5 @@
+import os
+
 from django.apps import AppConfig
 
 from imagehub.jobs.clusters import Cluster
@@ -14,3 +16,7 @@ class ErrandsConfig(AppConfig):
         from imagehub.jobs.tests.errands.models import Errand
 
         register(JobKind("errand", Errand, Cluster.SCRAPING, work.perform))
+        if os.environ.get("IMAGEHUB_TEST_HASTE"):
+            from imagehub.jobs.tests.errands.haste import shorten_leases
+
+            shorten_leases()

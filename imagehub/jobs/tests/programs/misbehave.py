@@ -2,12 +2,14 @@
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
 
-from imagehub.jobs.protocol import Channel, ExitCode
+from imagehub.jobs.protocol import EVENTS_FD, REQUESTS_FD, Channel, ExitCode
 
+pipes = {name: os.environ[name] for name in (EVENTS_FD, REQUESTS_FD)}
 channel = Channel.from_environment()
 
 
@@ -134,6 +136,12 @@ def leaky(argument: str) -> None:
     print({"prompt": argument, "token": "tok-42-tok"})  # noqa: T201
     print("GET https://user:hunter2@example.org/v1?key=k-99-k", flush=True)  # noqa: T201
     raise ValueError(argument)
+
+
+def launches(argument: str) -> None:
+    """Start another program as launchers do, without the descriptors, and leave it the talking."""
+    environment = os.environ | pipes
+    sys.exit(subprocess.run([sys.executable, __file__, argument], env=environment, check=False).returncode)
 
 
 def shows_limits(argument: str) -> None:

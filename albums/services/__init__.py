@@ -1,0 +1,117 @@
+"""Everything that writes albums, images and labels, and what can go wrong."""
+
+from albums.pictures import UnreadablePicture
+from albums.services.albums import (
+    AlbumGone,
+    add_images_to_album,
+    clone_album,
+    create_album,
+    delete_album,
+    lock_albums,
+    make_room,
+    next_position,
+    refresh_summaries,
+    update_album,
+)
+from albums.services.captions import caption_of, captions_of
+from albums.services.contents import hold_contents
+from albums.services.derivatives import request_derivatives
+from albums.services.images import (
+    ImageFileMissing,
+    ImageInTrash,
+    adopt_image_file,
+    local_image,
+    save_image,
+    save_images,
+    update_image,
+    update_images,
+)
+from albums.services.label_edits import (
+    AlreadyUndone,
+    LabelChange,
+    NothingToUndo,
+    TooManyToEdit,
+    edit_labels,
+    preview_edit,
+    undo_edit,
+)
+from albums.services.labels import (
+    ImageGone,
+    LabelExists,
+    LabelGone,
+    NewLabel,
+    change_label,
+    put_label,
+    put_labels,
+    remove_label,
+    tag_identity,
+)
+from albums.services.places import (
+    ImageNotInAlbum,
+    MergedWithItself,
+    merge_albums,
+    move_images,
+    place_images,
+    remove_images_from_album,
+    set_cover,
+    transfer_images,
+)
+from albums.services.quarantine import quarantine_images
+from albums.services.search import index_words
+from albums.services.trash import NotInTrash, purge_images, restore_images, trash_images
+
+__all__ = [
+    "AlbumGone",
+    "AlreadyUndone",
+    "ImageFileMissing",
+    "ImageGone",
+    "ImageInTrash",
+    "ImageNotInAlbum",
+    "LabelChange",
+    "LabelExists",
+    "LabelGone",
+    "MergedWithItself",
+    "NewLabel",
+    "NotInTrash",
+    "NothingToUndo",
+    "TooManyToEdit",
+    "UnreadablePicture",
+    "add_images_to_album",
+    "adopt_image_file",
+    "caption_of",
+    "captions_of",
+    "change_label",
+    "clone_album",
+    "create_album",
+    "delete_album",
+    "edit_labels",
+    "hold_contents",
+    "index_words",
+    "local_image",
+    "lock_albums",
+    "make_room",
+    "merge_albums",
+    "move_images",
+    "next_position",
+    "place_images",
+    "preview_edit",
+    "purge_images",
+    "put_label",
+    "put_labels",
+    "quarantine_images",
+    "refresh_summaries",
+    "remove_images_from_album",
+    "remove_label",
+    "request_derivatives",
+    "restore_images",
+    "save_image",
+    "save_images",
+    "set_cover",
+    "tag_identity",
+    "transfer_images",
+    "trash_images",
+    "undo_edit",
+    "update_album",
+    "update_image",
+    "update_images",
+]

@@ -1,0 +1,94 @@
+"""Deleting images in two steps: into the trash, from where they can come back, and for good."""
+
+import time
+import uuid
+from collections.abc import Iterable
+from datetime import timedelta
+from typing import Any
+
+from django.db import transaction
+from django.utils import timezone
+
+from albums import thumbnails
+from albums.batches import in_batches
+from albums.models import Image, ImageQuerySet
+from albums.services.bulk import lock_images, record_change_of_many, refresh_albums_of
+from albums.services.contents import hold_contents_alone
+from imagehub import storage
+from imagehub.config import get_config
+from imagehub.errors import Conflict
+from imagehub.in_use import InUse, in_use
+
+
+class NotInTrash(Conflict):
+    code = "not_in_trash"
+    title = "The image is not in the trash"
+
+
+def trash_images(image_ids: Iterable[uuid.UUID]) -> int:
+    """Put images into the trash, where nobody but staff meets them; return how many were not there yet."""
+    return _move(Image.objects.live(), image_ids, "image.trash", deleted_at=timezone.now())
+
+
+def restore_images(image_ids: Iterable[uuid.UUID]) -> int:
+    """Take images out of the trash, back to the places in albums that they had; return how many were there."""
+    return _move(Image.objects.in_trash(), image_ids, "image.restore", deleted_at=None)
+
+
+def purge_images(image_ids: Iterable[uuid.UUID]) -> int:
+    """Delete images in the trash for good, all or none; return how many there were.
+
+    The rows go first. A file and its thumbnails follow when no other row has the same bytes, be it in the trash;
+    whatever dies in between leaves a file without a row, which ``check_storage`` finds, never the opposite.
+
+    Raises:
+        InUse: something still needs one of them.
+        NotInTrash: one of them is not in the trash.
+    """
+    ids = sorted(set(image_ids))
+    with transaction.atomic():
+        rows = [
+            row for batch in in_batches(ids) for row in Image.objects.select_for_update().filter(pk__in=batch)
+        ]
+        if any(row.deleted_at is None for row in rows):
+            raise NotInTrash("Only what is in the trash can be deleted for good.")
+        if reasons := in_use(Image, [row.pk for row in rows]):
+            raise InUse(" ".join(sorted(set(reasons.values()))))
+        for batch in in_batches([row.pk for row in rows]):
+            Image.objects.filter(pk__in=batch).delete()
+        contents = sorted({(row.sha256, row.storage_name) for row in rows})
+        since = time.time()
+
+        def delete_files() -> None:
+            _delete_unused_files(contents, since)
+
+        transaction.on_commit(delete_files, robust=True)  # the rows are gone, whatever becomes of the files
+    return len(rows)
+
+
+def _move(images: ImageQuerySet, image_ids: Iterable[uuid.UUID], action: str, **values: Any) -> int:
+    ids = sorted(set(image_ids))
+    with transaction.atomic():
+        moved = lock_images(images, ids)
+        for batch in in_batches(moved):
+            Image.objects.filter(pk__in=batch).update(**values)
+        record_change_of_many(action, ids, moved, after=values)
+        refresh_albums_of(moved)
+    return len(moved)
+
+
+def _delete_unused_files(contents: Iterable[tuple[str, str]], since: float) -> None:
+    """Delete files that no row names any more, each while nobody can insert a row that does.
+
+    One that somebody has taken in again in the meantime stays for the row that is to come.
+    """
+    for sha256, name in contents:
+        with transaction.atomic():
+            hold_contents_alone(sha256)
+            untouched_for = timedelta(seconds=time.time() - since)
+            if Image.objects.filter(sha256=sha256).exists():
+                continue
+            if not storage.delete(name, untouched_for=untouched_for) and storage.exists(name):
+                continue
+            for size in get_config().storage.thumbnail_sizes:
+                storage.delete(thumbnails.thumbnail_name(sha256, size))

@@ -1,0 +1,103 @@
+"""``python -m bench.queue_rows FINISHED QUEUED ROUNDS``: fill a queue, and claim from it; prints one line of JSON.
+
+Runs inside of an instance (``bench.queue`` starts it). Claims are rolled back, so each finds the same queue.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import django
+
+django.setup()
+
+from django.contrib.auth.models import User  # noqa: E402
+from django.db import connection, transaction  # noqa: E402
+from django.utils import timezone  # noqa: E402
+
+from generation.models import GenerationJob  # noqa: E402
+from imagehub.database import insert_like  # noqa: E402
+from imagehub.identifiers import new_id  # noqa: E402
+from imagehub.jobs.positions import queue_positions  # noqa: E402
+from training.models import BaseModel  # noqa: E402
+
+OWNERS = 5
+BATCH = 5000
+
+
+def main() -> None:
+    finished, queued, rounds = map(int, sys.argv[1:])
+    owners = [User.objects.create(username=f"owner{number}") for number in range(OWNERS)]
+    models = [
+        BaseModel.objects.get(name="starter"),
+        BaseModel.objects.create(name="other", kind="folder", source="other"),
+    ]
+    now = timezone.now()
+
+    def insert(count: int, **fields: Any) -> None:
+        pattern = GenerationJob(
+            prompt="a red heart on a white background",
+            steps=25,
+            width=64,
+            height=64,
+            guidance_scale=4.0,
+            **fields,
+        )
+        for start in range(0, count, BATCH):
+            numbers = range(start, min(start + BATCH, count))
+            each = {
+                "id": [new_id() for _ in numbers],
+                "owner": [owners[number % OWNERS].pk for number in numbers],
+                "base_model": [models[number // OWNERS % 2].pk for number in numbers],
+                "seed": list(numbers),
+            }
+            with transaction.atomic():
+                insert_like(pattern, each)
+
+    past = now - timedelta(days=3)
+    ended = {
+        "finished_at": past + timedelta(seconds=2),
+        "started_at": past,
+        "queued_at": past,
+        "created_at": past,
+    }
+    insert(finished, status="completed", attempt=1, **ended)
+    insert(queued, status="queued", queued_at=now)
+    with connection.cursor() as cursor:
+        cursor.execute("VACUUM ANALYZE" if connection.vendor == "postgresql" else "ANALYZE")
+    last = GenerationJob.objects.queued().order_by("-owner", "-id")[0]
+    page = list(GenerationJob.objects.newest_first()[:50])
+    print(
+        json.dumps(
+            {
+                "job": str(last.pk),
+                "claim": _times(lambda: _claim(()), rounds),
+                "claim for a warm model": _times(lambda: _claim({models[1].pk}), rounds),
+                "place of the last job": _times(lambda: queue_positions(GenerationJob, [last]), rounds),
+                "places of a page of 50": _times(lambda: queue_positions(GenerationJob, page), rounds),
+            }
+        )
+    )
+
+
+def _claim(warm: object) -> None:
+    with transaction.atomic():
+        assert GenerationJob.objects.claim(worker="bench", warm=warm) is not None
+        transaction.set_rollback(True)
+
+
+def _times(act: Callable[[], object], rounds: int) -> list[float]:
+    act()
+    times = []
+    for _ in range(rounds):
+        started = time.perf_counter()
+        act()
+        times.append(time.perf_counter() - started)
+    return times
+
+
+if __name__ == "__main__":
+    main()

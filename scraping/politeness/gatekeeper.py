@@ -1,0 +1,202 @@
+"""The worker's side of the talk between a crawler and whoever knows what all crawlers do.
+
+Of the crawler come events, and each that asks something gets one answer:
+
+- ``slot`` (``id``, ``url``, ``purpose``, ``obey_robots``, ``obey_opt_outs``): may this be fetched now? The answer, also called
+  ``slot`` and with the same ``id``, has a ``verdict``: ``go``; ``wait`` with ``seconds`` and ``reason``, after which it is to be asked
+  again; ``fetch`` with a ``path``, a file of the site that is to be fetched and reported first; ``robots`` or ``opted_out`` with a
+  ``reason``: never. ``go`` counts as a request that has begun.
+- ``outcome`` (``id``, ``host``, ``status``, ``retry_after``, ``latency``): how a request ended that was let go; ``unsent`` if
+  nothing went out.
+- ``policy`` (``origin``, ``path``, ``status``, ``body``): a file of a site, zlib and Base64; without a status it could not be fetched.
+"""
+
+import base64
+import logging
+import time
+import zlib
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any
+from urllib.parse import urlsplit
+
+from scraping.politeness import hosts, opt_outs, robots
+from scraping.politeness.opt_outs import TdmRules
+from scraping.politeness.robots import Robots
+from scraping.politeness.store import PolicyFile, Store
+from scraping.politeness.waiting import retry_after_seconds
+
+logger = logging.getLogger(__name__)
+
+Message = dict[str, Any]
+
+FETCH_SECONDS = 120.0
+"""A file that one crawler went to fetch is given to another one after so long."""
+
+FETCH_WAIT_SECONDS = 0.3
+MOST_UNDERSTOOD = 512
+"""Files kept as rules, so that they are not parsed for each address."""
+
+
+class Gatekeeper:
+    """Decides for one crawler. All that crawlers must agree on lies in the store."""
+
+    def __init__(
+        self,
+        store: Store,
+        manners: hosts.Manners | None = None,
+        *,
+        name: str = "",
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Decide by what a store remembers.
+
+        Args:
+            store: what is shared.
+            manners: how hosts are treated that say nothing themselves.
+            name: of the crawler, different from those of all others that share the store.
+            clock: returns a POSIX time.
+        """
+        self._store = store
+        self._manners = manners or hosts.Manners()
+        self._name = name
+        self._clock = clock
+        self._held: dict[str, str] = {}
+        """Hosts, by the requests to them that are on their way."""
+        self._fetching: set[tuple[str, str]] = set()
+        """Files that this crawler is to fetch."""
+        self._robots: OrderedDict[tuple[str, float], Robots] = OrderedDict()
+        self._tdm: OrderedDict[tuple[str, float], TdmRules] = OrderedDict()
+
+    def answer(self, event: Mapping[str, Any]) -> Message | None:
+        """Take an event and return what to send to the crawler, or None. Other events and senseless ones are ignored."""
+        try:
+            match event.get("event"):
+                case "slot":
+                    return {"type": "slot", "id": event["id"]} | self._decide(event)
+                case "outcome":
+                    self._note(event)
+                case "policy":
+                    self._keep(event)
+        except (KeyError, TypeError, ValueError, AttributeError):
+            logger.warning("Ignored an event of a crawler that makes no sense")
+        return None
+
+    def close(self) -> None:
+        """Give back what the crawler still holds. To be called when it is gone, however it went."""
+        for holder, host in self._held.items():
+            self._give_back(host, holder)
+        for origin, path in self._fetching:
+            self._store.release_fetch(origin, path)
+        self._held.clear()
+        self._fetching.clear()
+
+    def _decide(self, event: Mapping[str, Any]) -> Message:
+        url, now = str(event["url"]), self._clock()
+        crawl_delay, verdict = 0.0, "unasked"
+        if event.get("purpose") != "policy":
+            needed = self._needed(url, now)
+            if needed is not None:
+                return needed
+            rules = self._rules(url)
+            crawl_delay = rules.crawl_delay
+            verdict = _verdict(rules, url)
+            if verdict != "allowed" and event.get("obey_robots") is not False:
+                return {"verdict": "robots", "reason": verdict}
+        is_reserved = event.get("purpose") != "policy" and self._reservations(url).reserves(url)
+        if is_reserved and event.get("purpose") == "image" and event.get("obey_opt_outs") is not False:
+            return {"verdict": "opted_out", "reason": "tdm_file"}
+        host, holder = host_of(url), self._holder(event)
+        wait = self._store.change(
+            host, lambda state: hosts.take(state, self._manners, holder, now=now, crawl_delay=crawl_delay)
+        )
+        if wait is not None:
+            return {"verdict": "wait", "seconds": round(wait.seconds + 0.0005, 3), "reason": wait.reason}
+        self._held[holder] = host
+        return {"verdict": "go", "robots": verdict, "opt_out": "tdm_file" if is_reserved else ""}
+
+    def _needed(self, url: str, now: float) -> Message | None:
+        """Return an answer as long as a file is missing that says whether this address may be fetched."""
+        origin = origin_of(url)
+        for path in (robots.PATH, opt_outs.TDM_PATH):
+            file = self._store.file(origin, path)
+            if file is None or robots.is_stale(file, now):
+                if self._store.claim_fetch(origin, path, now=now, until=now + FETCH_SECONDS):
+                    self._fetching.add((origin, path))
+                    return {"verdict": "fetch", "path": path}
+                return {"verdict": "wait", "seconds": FETCH_WAIT_SECONDS, "reason": "policy"}
+            if path == robots.PATH and robots.is_unreachable(file):
+                return None  # all is forbidden: whatever else the site has to say is not asked for
+        return None
+
+    def _rules(self, url: str) -> Robots:
+        file = self._store.file(origin_of(url), robots.PATH)
+        if file is None:  # the store has forgotten it just now: nothing is known, nothing is allowed
+            return Robots(None, is_unreachable=True)
+        return _understood(self._robots, (origin_of(url), file.fetched_at), lambda: Robots.read(file))
+
+    def _reservations(self, url: str) -> TdmRules:
+        file = self._store.file(origin_of(url), opt_outs.TDM_PATH)
+        if file is None:
+            return TdmRules(())
+        return _understood(self._tdm, (origin_of(url), file.fetched_at), lambda: TdmRules.read(file))
+
+    def _note(self, event: Mapping[str, Any]) -> None:
+        now, status, holder = self._clock(), event.get("status"), self._holder(event)
+        self._held.pop(holder, None)
+        if event.get("unsent") is True:
+            self._give_back(str(event["host"]), holder)
+            return
+        retry_after = event.get("retry_after")
+        outcome = hosts.Outcome(
+            status if isinstance(status, int) else None,
+            retry_after_seconds(retry_after, now) if isinstance(retry_after, str) else None,
+            float(event.get("latency") or 0.0),
+        )
+        self._store.change(
+            str(event["host"]),
+            lambda state: hosts.note(state, self._manners, holder, outcome, now=now),
+        )
+
+    def _give_back(self, host: str, holder: str) -> None:
+        self._store.change(host, lambda state: state.holders.pop(holder, None))
+
+    def _keep(self, event: Mapping[str, Any]) -> None:
+        status, body = event.get("status"), b""
+        with suppress(ValueError, TypeError, zlib.error):
+            unpacker = zlib.decompressobj()
+            body = unpacker.decompress(base64.b64decode(event.get("body") or ""), robots.MAX_BYTES)
+        file = PolicyFile(status if isinstance(status, int) else None, body, self._clock())
+        origin, path = str(event["origin"]), str(event["path"])
+        self._fetching.discard((origin, path))
+        self._store.keep_file(origin, path, file)
+
+    def _holder(self, event: Mapping[str, Any]) -> str:
+        return f"{self._name}:{event['id']}"
+
+
+def host_of(url: str) -> str:
+    """Return the host that a request to an address burdens. Its ports and schemes count as one."""
+    return (urlsplit(url).hostname or "").rstrip(".")
+
+
+def origin_of(url: str) -> str:
+    """Return scheme, host and port of an address: a robots.txt speaks for one of those."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2].lower()}"
+
+
+def _verdict(rules: Robots, url: str) -> str:
+    if rules.is_unreachable:
+        return "unreachable"
+    return "allowed" if rules.allows(url) else "disallowed"
+
+
+def _understood(known: OrderedDict[Any, Any], key: Any, read: Callable[[], Any]) -> Any:
+    """Return what is known by a key, or read and remember it."""
+    if key not in known:
+        known[key] = read()
+        while len(known) > MOST_UNDERSTOOD:
+            known.popitem(last=False)
+    return known[key]

@@ -1,0 +1,7 @@
+"""Models, adapters and training runs in the admin."""
+
+from training.admin.labeling import LabelingJobAdmin
+from training.admin.registry import AdapterAdmin, BaseModelAdmin
+from training.admin.runs import PurgeAdmin, TrainingRunAdmin
+
+__all__ = ["AdapterAdmin", "BaseModelAdmin", "LabelingJobAdmin", "PurgeAdmin", "TrainingRunAdmin"]

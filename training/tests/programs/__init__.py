@@ -1,0 +1,1 @@
+"""Programs that supervision is tested with."""

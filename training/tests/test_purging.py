@@ -1,0 +1,276 @@
+"""Purges that break off, come twice, or meet somebody who wants what they delete."""
+
+import os
+import shutil
+import threading
+from datetime import timedelta
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.db import connection, connections
+from django.utils import timezone
+
+from imagehub.errors import ImageHubError
+from imagehub.jobs.models import JobStatus
+from training import tasks
+from training.models import Checkpoint, Purge, TrainingRun
+from training.services import promoting, purging, resuming, runs
+from training.services.disk import disk_of
+from training.services.run_folders import cache_root, folder_of
+from training.tests.factories import TrainingRunFactory
+from training.tests.test_results import aged, checkpoint
+from training.tests.test_runs import write_checkpoint
+
+pytestmark = pytest.mark.django_db
+
+DAYS = timedelta(days=30)
+
+
+def fails(path):
+    raise OSError(5, "Input/output error", str(path))
+
+
+class TestRetentionThatIsNever:
+    @pytest.fixture(autouse=True)
+    def _never(self, set_config):
+        set_config("training: {retention_days: 0}")
+
+    @pytest.fixture
+    def run(self):
+        run = aged(TrainingRunFactory(failed=True), days=1)
+        checkpoint(run)
+        return run
+
+    def test_lets_nobody_delete_everything_by_saying_nothing(self, staff, run):
+        answer = staff.post("/api/training/artifacts/purge", {}, format="json")
+
+        assert answer.status_code == 400
+        [fault] = answer.json()["errors"]
+        assert (fault["pointer"], fault["code"]) == ("/older_than_days", "required")
+        with pytest.raises(CommandError, match="--older-than"):
+            call_command("purge_training")
+        assert not Purge.objects.exists()
+        assert folder_of(run).checkpoints.exists()
+
+    def test_does_what_is_said(self, staff, run):
+        staff.post("/api/training/artifacts/purge", {"older_than_days": 0}, format="json")
+
+        assert tasks.purge_waiting() == 1
+        assert not folder_of(run).root.exists()
+
+    def test_leaves_no_purge_waiting(self):
+        Purge.objects.create(older_than_days=3)
+
+        assert tasks.purge_by_the_clock() == 1
+        assert Purge.objects.get().state == "done"
+
+
+class TestAPurgeThatBreaksOff:
+    def test_is_gone_on_with_by_the_next_one_and_does_not_keep_other_runs(self, monkeypatch):
+        first, second = aged(TrainingRunFactory(failed=True)), aged(TrainingRunFactory(failed=True), days=39)
+        for run in (first, second):
+            checkpoint(run)
+        delete = shutil.rmtree
+
+        def stumbles(path, *args, **options):
+            return fails(path) if str(first.pk) in str(path) else delete(path, *args, **options)
+
+        with monkeypatch.context() as context:
+            context.setattr(shutil, "rmtree", stumbles)
+            purge = purging.purge_now(older_than_days=30)
+
+        assert (purge.state, purge.result["runs"], purge.result["failed"]) == ("failed", 1, 1)
+        assert purge.result["problem"] == "Files of 1 runs could not be deleted"
+        first.refresh_from_db()
+        assert (first.purged_at, folder_of(first).root.exists()) == (None, True)
+        assert not folder_of(second).root.exists()
+        with pytest.raises(runs.NotResumable):
+            runs.resume_run(first)
+
+        assert purging.purge_now(older_than_days=30).state == "done"
+        first.refresh_from_db()
+        assert first.purged_at is not None
+        assert not folder_of(first).root.exists()
+
+    def test_whose_worker_died_is_done_by_another_and_not_by_two(self, monkeypatch):
+        purge = Purge.objects.create(older_than_days=30, state="working", worked_at=timezone.now())
+        assert tasks.purge_waiting() == 0
+
+        Purge.objects.filter(pk=purge.pk).update(worked_at=timezone.now() - timedelta(hours=2))
+        found = []
+        artifacts = purging.purge_artifacts
+
+        def meanwhile(**options):
+            found.append(purging.purge_waiting())
+            return artifacts(**options)
+
+        monkeypatch.setattr(purging, "purge_artifacts", meanwhile)
+        assert tasks.purge_waiting() == 1
+        assert found == [0]
+        assert Purge.objects.get().state == "done"
+
+
+class TestByTheClock:
+    def test_nothing_is_sent_and_old_records_go(self, monkeypatch):
+        monkeypatch.setattr(purging, "send", lambda *_: pytest.fail("a second worker would do the same"))
+        long_ago = timezone.now() - timedelta(days=100)
+        Purge.objects.create(older_than_days=9, state="done", finished_at=long_ago)
+
+        assert tasks.purge_by_the_clock() == 1
+        assert list(Purge.objects.values_list("older_than_days", "state")) == [(30, "done")]
+
+    def test_a_run_with_nothing_left_to_delete_is_not_told_of_again(self):
+        run = aged(TrainingRunFactory(failed=True))
+        checkpoint(run, 4, is_pinned=True)
+        checkpoint(run, 8)
+
+        assert purging.purge_artifacts(older_than=DAYS).kept == [{"run": str(run.pk), "steps": [4]}]
+        again = purging.purge_artifacts(older_than=DAYS)
+        assert (again.kept, again.bytes, again.checkpoints, again.runs) == ([], 0, 0, 0)
+
+
+def test_what_the_store_has_as_well_frees_nothing(tmp_path):
+    run = aged(TrainingRunFactory(failed=True))
+    folder = folder_of(run)
+    folder.images.mkdir(parents=True)
+    stored = tmp_path / "picture"
+    stored.write_bytes(b"x" * 1000)
+    os.link(stored, folder.images / "linked")
+    (folder.images / "copied").write_bytes(b"x" * 10)
+
+    assert disk_of(run) == {"images": 10}
+    assert purging.purge_artifacts(older_than=DAYS, is_dry_run=True).bytes == 10
+    assert purging.purge_artifacts(older_than=DAYS).bytes == 10
+    assert stored.exists()
+
+
+def test_a_file_of_the_cache_that_vanishes_is_no_reason_to_stop(monkeypatch):
+    cache_root().mkdir(parents=True)
+    for name in ("a", "b"):
+        (cache_root() / name).write_text("x")
+        then = (timezone.now() - timedelta(days=40)).timestamp()
+        os.utime(cache_root() / name, (then, then))
+    path = type(cache_root())
+    unlink = path.unlink
+
+    def races(self, **options):
+        unlink(self)
+        if self.name == "a":
+            raise FileNotFoundError
+
+    monkeypatch.setattr(path, "unlink", races)
+    assert purging.purge_artifacts(older_than=DAYS).cached_files == 1
+
+
+def test_a_run_of_which_an_adapter_is_made_just_now_is_left_alone():
+    run = aged(TrainingRunFactory(failed=True))
+    checkpoint(run, 4, promotion="working", promotion_began_at=timezone.now())
+    folder_of(run).export.mkdir()
+
+    purging.purge_artifacts(older_than=DAYS)
+
+    assert folder_of(run).export.exists()
+
+
+class TestAtTheSameTime:
+    """Somebody comes while a purge looks: he waits for it, or it for him."""
+
+    pytestmark = pytest.mark.django_db(transaction=True)
+
+    @pytest.fixture(autouse=True)
+    def _room(self, set_config):
+        set_config("storage: {minimum_free_bytes: 0}")
+
+    @pytest.fixture
+    def meanwhile(self, monkeypatch):
+        """Let something happen in another thread once a purge has decided what goes; return what came of it."""
+        answers = []
+
+        def during(act):
+            look = purging._what_goes
+            threads = []
+
+            def work():
+                try:
+                    answers.append(act())
+                except ImageHubError as error:
+                    answers.append(type(error))
+                finally:
+                    connections.close_all()
+
+            def slow(root, kept):
+                doomed = look(root, kept)
+                threads.append(threading.Thread(target=work))
+                threads[0].start()
+                threads[0].join(0.5)
+                return doomed
+
+            monkeypatch.setattr(purging, "_what_goes", slow)
+            purging.purge_artifacts(older_than=DAYS)
+            threads[0].join(20)
+            return answers[0]
+
+        return during
+
+    def test_a_pin_is_kept_or_refused(self, meanwhile):
+        run = aged(TrainingRunFactory(failed=True))
+        row = checkpoint(run)
+
+        answer = meanwhile(lambda: promoting.pin_checkpoint(row, is_pinned=True))
+
+        row = Checkpoint.objects.get()
+        assert answer is promoting.CheckpointGone
+        assert (row.is_pinned, row.removed_at is None) == (False, False)
+        assert connection.vendor in {"sqlite", "postgresql"}
+
+    def test_a_run_is_not_resumed_from_what_goes(self, meanwhile):
+        run = aged(TrainingRunFactory(failed=True))
+        checkpoint(run)
+        step = runs.step_to_resume(run)
+
+        assert meanwhile(lambda: runs.resume_run(run, from_step=step)) is runs.NotResumable
+        assert TrainingRun.objects.get().status == JobStatus.FAILED
+
+    def test_a_run_that_is_resumed_from_what_stays_keeps_it(self, meanwhile):
+        run = aged(TrainingRunFactory(failed=True))
+        checkpoint(run, 4, is_pinned=True)
+        checkpoint(run, 2)
+
+        meanwhile(lambda: runs.resume_run(run, from_step=4))
+
+        assert TrainingRun.objects.get().status == JobStatus.QUEUED
+        assert resuming.is_sound(run, 4)
+
+
+def test_a_run_is_not_resumed_while_its_files_are_deleted(monkeypatch, set_config):
+    set_config("storage: {minimum_free_bytes: 0}")
+    run = aged(TrainingRunFactory(failed=True))
+    checkpoint(run)
+    step = runs.step_to_resume(run)
+    delete = shutil.rmtree
+
+    def meanwhile(path):
+        with pytest.raises(runs.NotResumable):
+            runs.resume_run(run, from_step=step)
+        delete(path)
+
+    monkeypatch.setattr(shutil, "rmtree", meanwhile)
+    purging.purge_artifacts(older_than=DAYS)
+
+    run.refresh_from_db()
+    assert (run.status, run.purged_at is None) == (JobStatus.FAILED, False)
+
+
+def test_a_checkpoint_is_verified_before_the_transaction_that_resumes(staff, monkeypatch, set_config):
+    set_config("storage: {minimum_free_bytes: 0}")
+    run = TrainingRunFactory(failed=True)
+    write_checkpoint(run, 4)
+    outside = len(connection.savepoint_ids)
+    depths = []
+    verify = resuming.verify
+    monkeypatch.setattr(
+        resuming, "verify", lambda path: (depths.append(len(connection.savepoint_ids)), verify(path))[1]
+    )
+
+    assert staff.post(f"/api/training/{run.pk}/resume").status_code == 200
+    assert depths == [outside]
