@@ -192,6 +192,30 @@ class LabelingConfig(Section):
         return value
 
 
+class ScrapingConfig(Section):
+    """Limits of crawls, how they treat hosts, and how they are guarded. Times are seconds, sizes bytes, sides pixels."""
+
+    contact: Annotated[str, Field(max_length=200, pattern=r"^(https?://\S+|mailto:\S+|)$")] = ""
+    depth: Annotated[int, Field(ge=1, le=10)] = 3
+    max_pages: Annotated[int, Field(ge=1, le=100_000)] = 1_000
+    max_images: Annotated[int, Field(ge=1, le=10_000)] = 10_000
+    max_total_bytes: Annotated[int, Field(ge=1)] = 20 * 1024 * MIB
+    max_page_bytes: Annotated[int, Field(ge=1, le=64 * MIB)] = 3 * MIB
+    minimum_side: Annotated[int, Field(ge=1)] = 128
+    interval_seconds: Annotated[float, Field(ge=0.005, le=3600, strict=False)] = 1.0
+    connections_per_host: Annotated[int, Field(ge=1, le=16)] = 2
+    concurrency: Annotated[int, Field(ge=1, le=64)] = 16
+    attempts: Annotated[int, Field(ge=1, le=10)] = 4
+    request_seconds: Annotated[int, Field(ge=1, le=600)] = 60
+    patience_seconds: Annotated[int, Field(ge=1, le=86_400)] = 120
+    max_attempts: Annotated[int, Field(ge=1, le=100)] = 3
+    wall_seconds: Annotated[int, Field(ge=10, le=LIMITS[Cluster.SCRAPING].max_wall_seconds)] = 7200
+    idle_seconds: Annotated[int, Field(ge=1, le=86_400)] = 600
+    grace_seconds: Annotated[int, Field(ge=1, le=GRACE_SECONDS)] = 30
+    log_limit_bytes: Annotated[int, Field(ge=10_000)] = 1_000_000
+    retention_days: Annotated[int, Field(ge=0, le=36_500)] = 30
+
+
 class EventsConfig(Section):
     """How many streams of events one user may have open, in each web process; 0 is no limit."""
 
@@ -278,6 +302,7 @@ class Config(Section):
     engine: EngineConfig = EngineConfig()
     training: TrainingConfig = TrainingConfig()
     labeling: LabelingConfig = LabelingConfig()
+    scraping: ScrapingConfig = ScrapingConfig()
     events: EventsConfig = EventsConfig()
     egress: EgressConfig = EgressConfig()
     storage: StorageConfig = StorageConfig()

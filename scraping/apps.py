@@ -1,6 +1,27 @@
+from datetime import time
+from typing import Any
+
 from django.apps import AppConfig
+from django.db.models.signals import post_migrate
+
+from imagehub.jobs.clusters import Cluster
+from imagehub.jobs.registry import JobKind, register
 
 
 class ScrapingConfig(AppConfig):
     name = "scraping"
     verbose_name = "Scraping"
+    default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        from scraping import tasks
+        from scraping.models import ScrapeJob
+
+        post_migrate.connect(_ensure_schedules, sender=self)
+        register(JobKind("scraping", ScrapeJob, Cluster.SCRAPING, tasks.scrape))
+
+
+def _ensure_schedules(**_: Any) -> None:
+    from imagehub.jobs.schedules import ensure_schedule  # needs loaded apps
+
+    ensure_schedule("Forget hosts", "scraping.tasks.forget_hosts", daily_at=time(4, 30))

@@ -121,13 +121,17 @@ class Lease:
         done_here = share - self._share_before
         elapsed = time.monotonic() - self._started
         left = round(elapsed * (1 - share) / done_here, 1) if done_here > 0 else None
-        self._unsaved = {
+        self._unsaved |= {
             "step": step,
             "total_steps": total_steps,
             "message": message[:200],
             "progress": int(share * 100),
             "eta_seconds": round(eta_seconds, 1) if eta_seconds is not None else left,
         }
+
+    def note(self, **values: Any) -> None:
+        """Note values of the job's own columns; they are written with the next beat, or when it ends."""
+        self._unsaved |= values
 
     def beat(self) -> None:
         """Extend the lease and write progress, at most once a second.
@@ -162,6 +166,15 @@ class Lease:
         if is_ours:
             self._last_renewal = now
         return is_ours
+
+    def hold(self) -> None:
+        """Extend the lease, and fence with it what else the transaction writes. May be called from any thread.
+
+        Raises:
+            LeaseLost: the job is no longer ours; the transaction must not commit.
+        """
+        if not self.extend():
+            raise LeaseLost
 
     def renew(self) -> None:
         """Extend the lease now. Inside a transaction it also fences what else the transaction writes.

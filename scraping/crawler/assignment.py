@@ -135,8 +135,8 @@ class Assignment(_Strict):
     """Requests on their way at once, of all hosts together."""
     known_hashes: list[Sha256] = Field(default_factory=list)
     """SHA-256 of pictures that are there already: they count as duplicates."""
-    done_urls: list[str] = Field(default_factory=list)
-    """Addresses of pictures that an earlier attempt has dealt with: they are neither fetched nor told of again."""
+    seen_urls: list[str] = Field(default_factory=list)
+    """Addresses of pictures that are there already: they count as duplicates, and are not fetched."""
 
     @model_validator(mode="after")
     def _has_a_start(self) -> Self:

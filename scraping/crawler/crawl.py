@@ -49,6 +49,7 @@ class Crawl:
         self._emit = emit
         self._journal = Journal(folder.journal)
         self._collection = Collection(assignment.known_hashes)
+        self._seen = frozenset(assignment.seen_urls)
         self._workers: Counter[str] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
         self._end: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -60,8 +61,8 @@ class Crawl:
     async def run(self) -> str:
         """Crawl until nothing is left, a cap is reached or somebody calls ``stop``; return which.
 
-        ``finished``, ``image_limit``, ``byte_limit``, ``time_limit`` or ``stopped``. After all but the last every
-        address that was found has come to its end.
+        ``finished``, ``image_limit``, ``byte_limit``, ``time_limit``, ``cancelled`` or ``stopped``. After all but the last
+        every address that was found has come to its end.
 
         Raises:
             ParentSilent: nobody says what may be fetched.
@@ -70,7 +71,7 @@ class Crawl:
         self._folder.pictures.mkdir(parents=True, exist_ok=True)
         self._resume()
         for target in seeds(self._assignment):
-            self.frontier.add(target)
+            self._add(target)
         heart = asyncio.create_task(self._beat())
         try:
             self._check_end()
@@ -94,6 +95,10 @@ class Crawl:
     def stop(self) -> None:
         """Begin no request any more, and let ``run`` return. What is on its way is left for another attempt."""
         self._finish("stopped")
+
+    def cancel(self) -> None:
+        """Begin no request any more, and let ``run`` return. There will be no other attempt."""
+        self._finish("cancelled")
 
     def _finish(self, reason: str) -> None:
         if not self._end.done():
@@ -163,12 +168,18 @@ class Crawl:
 
     async def _visit(self, target: Target) -> None:
         """Read a page, and note what it shows and where it leads."""
-        fetched = await self._fetcher.fetch(target.url, "page", self._assignment.caps.page_bytes)
+        caps = self._assignment.caps
+        # What somebody has named may be a picture as well as a page, and then it may be as large as one.
+        limit = caps.page_bytes if target.page_url else max(caps.page_bytes, caps.image_bytes)
+        fetched = await self._fetcher.fetch(target.url, "page", limit)
         if fetched.content_type.startswith("image/") or format_of(fetched.body[:12]):
             if self.frontier.turns_out_image(target):
                 await self._keep(target, fetched)
             else:
                 self._close(target, "skipped", "image_limit", fetched.trail)
+            return
+        if len(fetched.body) > caps.page_bytes:
+            self._close(target, "filtered", "too_many_bytes", fetched.trail)
             return
         try:
             content = await self._in_thread(_read, fetched)
@@ -203,9 +214,18 @@ class Crawl:
                     self._note(image_entry(target, Trail(target.url), "opted_out", target.opt_out))
                     self.frontier.count("image", "opted_out")
                 continue
-            if self.frontier.add(target):
+            if self._add(target):
                 hosts.add(target.host)
         return hosts
+
+    def _add(self, target: Target) -> bool:
+        """Note an address. Returns False where there is nothing to do for it: it is known, or its picture there already."""
+        if target.kind == "page" or target.url not in self._seen:
+            return self.frontier.add(target)
+        if self.frontier.know(target.url):
+            self._note(image_entry(target, Trail(target.url), "duplicate", "seen"))
+            self.frontier.count("image", "duplicate")
+        return False
 
     async def _keep(self, target: Target, fetched: Fetched) -> None:
         """Look at what was downloaded as a picture, and store it if it is wanted."""

@@ -45,7 +45,7 @@ class Frontier:
         self._assignment = assignment
         self._sites = {site_of(url) for url in assignment.start_urls}
         self._hosts = {host_of(url) for url in assignment.start_urls}
-        self._known: set[str] = set(assignment.done_urls)
+        self._known: set[str] = set()
         self._images: dict[str, deque[Target]] = {}
         self._pages: dict[str, deque[Target]] = {}
         self._active: dict[str, Target] = {}

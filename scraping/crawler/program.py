@@ -166,6 +166,8 @@ class Program:
                         loop.call_soon_threadsafe(gate.answered, message)
                     case "stop":
                         loop.call_soon_threadsafe(crawl.stop)
+                    case "cancel":
+                        loop.call_soon_threadsafe(crawl.cancel)
                     case _:
                         logger.warning("Ignored a request of a kind that means nothing here")
             loop.call_soon_threadsafe(crawl.stop)  # nobody answers any more

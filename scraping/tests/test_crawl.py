@@ -128,7 +128,7 @@ class TestCrawl:
         saved = {item["file"] for item in run.items.values() if item["state"] == "saved"}
         assert {file.name for file in run.folder.pictures.iterdir()} == saved
 
-    def test_takes_a_list_of_pictures_and_skips_what_is_known(self, site, run):
+    def test_takes_a_list_of_pictures_and_fetches_nothing_that_it_was_told_is_there(self, site, run):
         for number in range(4):
             site.show(f"/{number}.png", drawing(number))
         known = run.folder.root  # only to have the hash of one
@@ -137,9 +137,15 @@ class TestCrawl:
 
         again = Run(known.with_name("again"))
         urls = [site.url(f"/{number}.png") for number in range(4)]
-        again.carry_out(assignment(image_urls=urls, known_hashes=[sha256], done_urls=[site.url("/3.png")]))
+        again.carry_out(assignment(image_urls=urls, known_hashes=[sha256], seen_urls=[site.url("/3.png")]))
 
-        assert again.states == {"/0.png": "duplicate known", "/1.png": "saved", "/2.png": "saved"}
+        assert again.states == {
+            "/0.png": "duplicate known",
+            "/1.png": "saved",
+            "/2.png": "saved",
+            "/3.png": "duplicate seen",
+        }
+        assert again.finished["counts"] == {"duplicate": 2, "saved": 2}
         assert "/3.png" not in site.paths()
 
     def test_reads_feeds_and_pages_that_are_pictures(self, site, run):

@@ -1,0 +1,191 @@
+"""Taking what a crawl has fetched into the library: by the same way as uploads, and all rows of a batch at once."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from django.db import transaction
+
+from albums.decoding import UnsupportedPicture
+from albums.models import Album, AlbumImage, Image, LabelKind, LabelOrigin
+from albums.services import (
+    NewLabel,
+    add_images_to_album,
+    create_album,
+    put_labels,
+    request_derivatives,
+    save_images,
+)
+from albums.services.file_names import safe_file_name
+from albums.services.images import SUFFIXES
+from albums.services.uploads import IncomingFile, quarantine, store_pictures, vet_pictures
+from imagehub.errors import Invalid
+from scraping.models import ImageOutcome, ScrapedImage, ScrapeJob
+from scraping.services.folders import folder_of
+
+LABEL_ORIGINS = ("figcaption", "json-ld", "alt", "title", "aria-label", "sitemap")
+"""Texts that say what a picture shows, the most telling first. Others, such as those of links, say too little."""
+
+CHANGED = [
+    "state", "reason", "image", "resembles", "sha256", "size_bytes", "width", "height", "format", "fingerprint",
+    "duplicate_of", "final_url", "redirects", "status", "robots", "opt_out", "licence", "captions", "attempts",
+    "fetched_at",
+]  # fmt: skip
+"""What a later attempt may say differently about an address."""
+
+
+def take_in(
+    job: ScrapeJob, items: Sequence[ScrapedImage], *, fence: Callable[[], None] = lambda: None
+) -> None:
+    """Take the files of pictures into the library and the album of their crawl, and write their rows, all in one transaction.
+
+    What became of each stands on it then: ``saved`` with its image, ``duplicate`` with the one that was there, or ``filtered``.
+    Items that have come to another end are only written down. Rows may be new or not. Not to be called with a transaction open.
+
+    Args:
+        job: whose they are.
+        items: of one crawl.
+        fence: is called in the transaction, and raises where nothing may be written any more.
+
+    Raises:
+        AlbumGone: somebody deleted the album in the meantime.
+        StorageFull: the disk is full.
+    """
+    wanted = [item for item in items if item.state == ImageOutcome.SAVED]
+    with quarantine() as staging:
+        files = [_incoming(job, item) for item in wanted]
+        vet_pictures(files, staging=staging)
+        by_path = {file.path: item for file, item in zip(files, wanted, strict=True)}
+        store_pictures(files, new_image=lambda file: _new_image(job, by_path[file.path]))
+    for file, item in zip(files, wanted, strict=True):
+        if file.refusal:
+            item.state, item.reason = ImageOutcome.FILTERED, file.refusal.code[:40]
+    with transaction.atomic():
+        fence()
+        _write(job, [(item, file.image) for item, file in zip(wanted, files, strict=True) if file.image])
+        note(job, items)
+
+
+def note(job: ScrapeJob, items: Sequence[ScrapedImage]) -> None:
+    """Write items down, and count what the crawl has saved. Rows that are there are changed."""
+    with transaction.atomic():
+        _link_duplicates(job, items)
+        new = [item for item in items if item._state.adding]
+        ScrapedImage.objects.bulk_create(
+            new, update_conflicts=True, unique_fields=["job", "key"], update_fields=CHANGED
+        )
+        ScrapedImage.objects.bulk_update([item for item in items if not item._state.adding], CHANGED)
+        saved = ScrapedImage.objects.filter(job=job, state=ImageOutcome.SAVED).count()
+        ScrapeJob.objects.filter(pk=job.pk).update(images_saved=saved)
+        job.images_saved = saved
+
+
+def _incoming(job: ScrapeJob, item: ScrapedImage) -> IncomingFile:
+    path = folder_of(job).pictures / item.file_name
+    if not path.is_file():  # deleted by something outside
+        gone = UnsupportedPicture("The file is gone.", code="file_gone")
+        return IncomingFile(path, _name_of(item), refusal=gone)
+    return IncomingFile(path, _name_of(item))
+
+
+def _name_of(item: ScrapedImage) -> str:
+    """Return what the file was called where it was found, with the ending of what is in it."""
+    name = unquote(urlsplit(item.url).path.rpartition("/")[2]).rpartition(".")[0]
+    return safe_file_name(f"{name or item.sha256[:12]}.{SUFFIXES[item.format]}")
+
+
+def _new_image(job: ScrapeJob, item: ScrapedImage) -> Image:
+    return Image(
+        owner=job.owner,
+        visibility=job.visibility,
+        source_kind=Image.SourceKind.SCRAPE,
+        source_id=job.pk,
+        source_index=item.position,
+    )
+
+
+def _write(job: ScrapeJob, pairs: Sequence[tuple[ScrapedImage, Image]]) -> None:
+    """Insert the images that are new, and append them and those that were there to the album."""
+    if not pairs:
+        return
+    album = _album_of(job)
+    there = _images_by_content({image.sha256 for _, image in pairs})
+    in_album = set(
+        AlbumImage.objects.filter(album=album, image__in=there.values()).values_list("image", flat=True)
+    )
+    new: dict[str, Image] = {}
+    placed: list[Image] = []
+    for item, image in pairs:
+        known = there.get(image.sha256) or new.get(image.sha256)
+        if known is None:
+            item.image = new[image.sha256] = image
+        else:
+            is_in_album = known.pk in in_album or image.sha256 in new
+            item.state, item.reason = ImageOutcome.DUPLICATE, "in_album" if is_in_album else "in_library"
+            item.image = known
+            if not is_in_album:
+                placed.append(known)
+    save_images(list(new.values()), album=album)
+    if placed:
+        add_images_to_album(album, placed)
+    put_labels(label for item, image in pairs if item.image_id == image.pk for label in _labels_of(job, item))
+    request_derivatives(image.pk for image in new.values())
+
+
+def _album_of(job: ScrapeJob) -> Album:
+    """Return the album of a crawl; made now, if it is to be a new one and nobody has needed it yet."""
+    job.refresh_from_db(fields=["album"])
+    if job.album is None:
+        job.album = create_album(
+            Album(
+                name=job.album_name or job.name,
+                description=job.description,
+                kind=Album.Kind.SCRAPE,
+                visibility=job.visibility,
+                owner=job.owner,
+            )
+        )
+        ScrapeJob.objects.filter(pk=job.pk).update(album=job.album)
+    return job.album
+
+
+def _images_by_content(contents: Iterable[str]) -> dict[str, Image]:
+    """Return the oldest image with each of some contents that is not in the trash."""
+    rows = Image.objects.live().filter(sha256__in=list(contents)).order_by("-created_at", "-id")
+    return {image.sha256: image for image in rows}
+
+
+def _link_duplicates(job: ScrapeJob, items: Sequence[ScrapedImage]) -> None:
+    """Let each address whose picture was there already know the image."""
+    waiting = [item for item in items if item.state == ImageOutcome.DUPLICATE and item.image_id is None]
+    if not waiting:
+        return
+    same_job = _images_of({item.duplicate_of for item in waiting if item.duplicate_of}, "sha256", job=job)
+    same_job |= {item.sha256: item.image_id for item in items if item.image_id and item.sha256}
+    in_album = _images_of({item.duplicate_of for item in waiting}, "sha256", job__album=job.album_id)
+    seen = _images_of({item.key for item in waiting if item.reason == "seen"}, "key", job__album=job.album_id)
+    for item in waiting:
+        item.image_id = (
+            same_job.get(item.duplicate_of) or in_album.get(item.duplicate_of) or seen.get(item.key)
+        )
+
+
+def _images_of(values: set[str], column: str, **where: Any) -> dict[str, Any]:
+    rows = ScrapedImage.objects.filter(**{f"{column}__in": values - {""}}, image__isnull=False, **where)
+    return dict(rows.values_list(column, "image"))
+
+
+def _labels_of(job: ScrapeJob, item: ScrapedImage) -> list[NewLabel]:
+    """Return what its page says about a picture: one caption, the most telling of its texts."""
+    said = {one.get("origin"): one.get("text", "") for one in reversed(item.captions)}
+    for origin in LABEL_ORIGINS:
+        if said.get(origin) and item.image_id:
+            try:
+                return [
+                    NewLabel(
+                        item.image_id, LabelKind.CAPTION, said[origin], LabelOrigin.SCRAPE, user=job.owner
+                    )
+                ]
+            except Invalid:  # nothing but what cannot be shown
+                continue
+    return []

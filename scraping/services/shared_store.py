@@ -1,0 +1,127 @@
+"""What all crawls have to agree on about hosts, in the database: the store of :mod:`scraping.politeness` for workers."""
+
+import random
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import timedelta
+from typing import TypeVar
+
+from django.db import IntegrityError, transaction
+from django.utils import timezone
+
+from imagehub.errors import StillBusy
+from scraping.models import HostRecord, SiteFile
+from scraping.politeness.hosts import HostState
+from scraping.politeness.store import PolicyFile
+
+T = TypeVar("T")
+
+MOST_FILES = 2_000
+"""Kept in memory beside the database. The one that was not asked for longest goes first."""
+
+TRUSTED_SECONDS = 60.0
+"""So long a file is not looked up again. Another crawl may have fetched a newer one meanwhile, which can wait as long."""
+
+CHANGE_SECONDS = 10.0
+"""So long it is tried to change a row that others change as well."""
+
+FORGET_AFTER = timedelta(days=30)
+
+
+class SharedStore:
+    """Remembers in the database. One for each attempt at a crawl; not to be shared by threads."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._files: OrderedDict[tuple[str, str], tuple[PolicyFile, float]] = OrderedDict()
+
+    def change(self, host: str, step: Callable[[HostState], T]) -> T:
+        """See :class:`scraping.politeness.store.Store`. A step is taken again where somebody else was faster.
+
+        Raises:
+            StillBusy: others are always faster.
+        """
+        deadline = time.monotonic() + CHANGE_SECONDS
+        while True:
+            row = HostRecord.objects.filter(pk=host).values_list("state", "version").first()
+            before, version = row or ({}, None)
+            state = HostState(**before)
+            result = step(state)
+            after = asdict(state)
+            if after == before or self._swap(host, version, after):
+                return result
+            if time.monotonic() > deadline:
+                raise StillBusy("Others change the state of this host all the time.")
+            time.sleep(random.uniform(0, 0.01))  # noqa: S311 - spreads load, guards nothing
+
+    @staticmethod
+    def _swap(host: str, version: int | None, state: dict[str, object]) -> bool:
+        if version is not None:
+            rows = HostRecord.objects.filter(pk=host, version=version)
+            return bool(rows.update(state=state, version=version + 1, changed_at=timezone.now()))
+        try:
+            with transaction.atomic():
+                HostRecord(host=host, state=state).save(force_insert=True)
+        except IntegrityError:
+            return False
+        return True
+
+    def claim_fetch(self, origin: str, path: str, *, now: float, until: float) -> bool:
+        free = SiteFile.objects.filter(origin=origin, path=path, claimed_until__lte=now)
+        if free.update(claimed_until=until, changed_at=timezone.now()):
+            return True
+        if SiteFile.objects.filter(origin=origin, path=path).exists():
+            return False
+        try:
+            with transaction.atomic():
+                SiteFile(origin=origin, path=path, claimed_until=until).save(force_insert=True)
+        except IntegrityError:
+            return False
+        return True
+
+    def release_fetch(self, origin: str, path: str) -> None:
+        SiteFile.objects.filter(origin=origin, path=path).update(claimed_until=0.0)
+
+    def file(self, origin: str, path: str) -> PolicyFile | None:
+        key = origin, path
+        known = self._files.get(key)
+        if known is not None and self._clock() < known[1]:
+            self._files.move_to_end(key)
+            return known[0]
+        rows = SiteFile.objects.filter(origin=origin, path=path, fetched_at__isnull=False)
+        row = rows.values_list("status", "body", "fetched_at").first()
+        if row is None:
+            return None
+        status, body, fetched_at = row
+        file = PolicyFile(status, bytes(body), fetched_at)
+        self._remember(key, file)
+        return file
+
+    def keep_file(self, origin: str, path: str, file: PolicyFile) -> None:
+        SiteFile.objects.update_or_create(
+            origin=origin,
+            path=path,
+            defaults={
+                "status": file.status,
+                "body": file.body,
+                "fetched_at": file.fetched_at,
+                "claimed_until": 0.0,
+            },
+        )
+        self._remember((origin, path), file)
+
+    def _remember(self, key: tuple[str, str], file: PolicyFile) -> None:
+        self._files[key] = file, self._clock() + TRUSTED_SECONDS
+        self._files.move_to_end(key)
+        while len(self._files) > MOST_FILES:
+            self._files.popitem(last=False)
+
+
+def forget_hosts() -> int:
+    """Delete what nobody has asked for in a month; return how many rows."""
+    cutoff = timezone.now() - FORGET_AFTER
+    hosts, _ = HostRecord.objects.filter(changed_at__lt=cutoff).delete()
+    files, _ = SiteFile.objects.filter(changed_at__lt=cutoff).delete()
+    return hosts + files
