@@ -24,4 +24,5 @@ def _ensure_schedules(**_: Any) -> None:
     from imagehub.jobs.schedules import ensure_schedule  # needs loaded apps
 
     ensure_schedule("Prepare images", "albums.tasks.catch_up", minutes=5)
+    ensure_schedule("Look at images", "albums.tasks.look_at_the_rest", daily_at=time(3, 30))
     ensure_schedule("Sweep the store", "albums.tasks.sweep_store", daily_at=time(4, 30))

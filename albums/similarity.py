@@ -76,6 +76,16 @@ class Fingerprint:
         return sum(abs(one - two) for one, two in zip(self.colors, other.colors, strict=True)) <= FARTHEST
 
     @property
+    def parts(self) -> tuple[int, ...]:
+        """The four parts of the edges, of 16 bits each. Two pictures that look the same have one of them in common."""
+        return tuple(self.edges >> band * BITS_PER_BAND & ((1 << BITS_PER_BAND) - 1) for band in range(BANDS))
+
+    @property
+    def tone(self) -> int:
+        """The sum of all colors: of two pictures that look the same at most ``FARTHEST`` apart."""
+        return sum(self.colors)
+
+    @property
     def sums(self) -> tuple[int, int, int]:
         """The sum over all pixels of each channel."""
         return sum(self.colors[0::3]), sum(self.colors[1::3]), sum(self.colors[2::3])
@@ -110,11 +120,11 @@ def near_duplicates(fingerprints: Mapping[K, Fingerprint]) -> list[tuple[K, ...]
 
 def _candidates(looks: Sequence[Fingerprint]) -> Iterable[tuple[int, int]]:
     """Yield the pairs of places that are worth comparing, some of them more than once."""
-    mask = (1 << BITS_PER_BAND) - 1
+    parts = [look.parts for look in looks]
     for band in range(BANDS):
         crowds: dict[int, list[int]] = defaultdict(list)
-        for place, look in enumerate(looks):
-            crowds[look.edges >> band * BITS_PER_BAND & mask].append(place)
+        for place, part in enumerate(parts):
+            crowds[part[band]].append(place)
         for crowd in crowds.values():
             if len(crowd) <= CROWD:
                 yield from combinations(crowd, 2)

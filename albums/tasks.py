@@ -2,15 +2,16 @@
 
 import logging
 import time
+from collections.abc import Callable
 from datetime import timedelta
 
-from django.db import DatabaseError
+from django.db import DatabaseError, IntegrityError
 
 from albums import consistency
-from albums.models import Image, ImageQuerySet
+from albums.models import Image, ImageLook, ImageQuerySet
 from albums.pictures import UnreadablePicture
 from albums.placeholders import NOTHING_TO_SHOW, placeholder_of
-from albums.services import ImageFileMissing
+from albums.services import ImageFileMissing, fingerprint_of, remember_looks
 from albums.thumbnails import render_missing
 from imagehub.config import get_config
 from imagehub.database import drop_connections
@@ -22,13 +23,16 @@ BATCH = 100
 CATCH_UP_FOR = timedelta(minutes=2)
 """How long one look for unprepared images may take of a worker, every few minutes."""
 
+LOOK_FOR = timedelta(minutes=10)
+"""How long the daily look for images of which nobody knows how they look may take."""
+
 
 class _NotNow(Exception):
     """Nothing can be prepared at the moment; another time it can."""
 
 
 def prepare_images(image_ids: list[str]) -> int:
-    """Make the missing thumbnails and placeholders of images; return how many images are ready.
+    """Make the missing thumbnails and placeholders of images, and note how they look; return how many images are ready.
 
     Errors end here: Django-Q would store their texts and tracebacks as they are, and :func:`catch_up` comes anyway.
     """
@@ -47,9 +51,27 @@ def catch_up() -> int:
 
     What fails is not tried twice in one run, so that it keeps nobody else from being prepared.
     """
-    ready, last, until = 0, None, time.monotonic() + CATCH_UP_FOR.total_seconds()
+    return _prepare_all(_unprepared, CATCH_UP_FOR)
+
+
+def look_at_the_rest() -> int:
+    """Look at images that were prepared before anybody noted how they look; return how many.
+
+    Where there is none left, this reads one index to its end: it runs daily, and not every few minutes.
+    """
+    return _prepare_all(_not_looked_at, LOOK_FOR)
+
+
+def sweep_store() -> int:
+    """Delete the files that processes killed between a file and its row have left; return how many there were."""
+    return consistency.remove_leftovers(consistency.files_without_rows())
+
+
+def _prepare_all(waiting: Callable[..., ImageQuerySet], duration: timedelta) -> int:
+    """Prepare images in the order of their ids for so long; return how many are ready."""
+    ready, last, until = 0, None, time.monotonic() + duration.total_seconds()
     try:
-        while time.monotonic() < until and (batch := list(_unprepared(after=last)[:BATCH])):
+        while time.monotonic() < until and (batch := list(waiting(after=last)[:BATCH])):
             for image in batch:
                 ready += _prepare(image)
                 last = image
@@ -63,15 +85,16 @@ def catch_up() -> int:
     return ready
 
 
-def sweep_store() -> int:
-    """Delete the files that processes killed between a file and its row have left; return how many there were."""
-    return consistency.remove_leftovers(consistency.files_without_rows())
-
-
 def _unprepared(*, after: Image | None) -> ImageQuerySet:
     """Return images without a placeholder, which is made last, in the order of ``image_unprepared``."""
     images = Image.objects.live().filter(placeholder="").order_by("id")
     return images.filter(id__gt=after.pk) if after else images
+
+
+def _not_looked_at(*, after: Image | None) -> ImageQuerySet:
+    """Return images that are prepared but for how they look. Those that cannot be read are left alone."""
+    images = Image.objects.live().filter(look=None).exclude(placeholder__in=["", NOTHING_TO_SHOW])
+    return images.order_by("id").filter(id__gt=after.pk) if after else images.order_by("id")
 
 
 def _prepare(image: Image) -> bool:
@@ -81,6 +104,8 @@ def _prepare(image: Image) -> bool:
         placeholder = image.placeholder
         if placeholder in {"", NOTHING_TO_SHOW}:
             placeholder = placeholder_of(image)
+        if not ImageLook.objects.filter(pk=image.pk).exists():
+            remember_looks([(image, fingerprint_of(image))])
     except (ImageFileMissing, UnreadablePicture) as error:
         # Grey says that nobody needs to try again, until the picture is stored or asked for anew.
         logger.error("The image %s cannot be prepared: %s", image.pk, error.code)
@@ -88,6 +113,8 @@ def _prepare(image: Image) -> bool:
     except (StorageFull, StorageUnreachable) as error:
         logger.error("No image can be prepared: %s", error.code)
         raise _NotNow from error
+    except IntegrityError:  # somebody has purged it meanwhile
+        return False
     except DatabaseError:
         raise
     except Exception as error:  # noqa: BLE001 - one image must not keep the others waiting

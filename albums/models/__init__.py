@@ -3,6 +3,7 @@
 from albums.models.albums import PREVIEWS, Album, AlbumImage, AlbumQuerySet, MembershipQuerySet
 from albums.models.images import HIGHEST_RATING, Image, ImageLora, ImageQuerySet, validate_loras
 from albums.models.labels import Label, LabelEdit, LabelKind, LabelOrigin, LabelRevision
+from albums.models.looks import ImageLook
 from albums.models.search import ImageText
 from albums.models.visibility import Visibility, VisibilityQuerySet, may_see_everything
 
@@ -13,6 +14,7 @@ __all__ = [
     "AlbumImage",
     "AlbumQuerySet",
     "Image",
+    "ImageLook",
     "ImageLora",
     "ImageQuerySet",
     "ImageText",

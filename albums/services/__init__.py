@@ -46,6 +46,7 @@ from albums.services.labels import (
     remove_label,
     tag_identity,
 )
+from albums.services.looks import fingerprint_of, lookalikes, looks_of, remember_looks
 from albums.services.places import (
     ImageNotInAlbum,
     MergedWithItself,
@@ -85,10 +86,13 @@ __all__ = [
     "create_album",
     "delete_album",
     "edit_labels",
+    "fingerprint_of",
     "hold_contents",
     "index_words",
     "local_image",
     "lock_albums",
+    "lookalikes",
+    "looks_of",
     "make_room",
     "merge_albums",
     "move_images",
@@ -100,6 +104,7 @@ __all__ = [
     "put_labels",
     "quarantine_images",
     "refresh_summaries",
+    "remember_looks",
     "remove_images_from_album",
     "remove_label",
     "request_derivatives",

@@ -1,15 +1,15 @@
 from datetime import time
 
 import pytest
-from django.db import connection, transaction
+from django.db import IntegrityError, connection, transaction
 from django_q.models import OrmQ, Schedule
 from django_q.signing import SignedPackage
 
 from albums import tasks
-from albums.models import Image
+from albums.models import Image, ImageLook
 from albums.placeholders import NOTHING_TO_SHOW
-from albums.services import request_derivatives
-from albums.tasks import catch_up, prepare_images
+from albums.services import looks_of, remember_looks, request_derivatives
+from albums.tasks import catch_up, look_at_the_rest, prepare_images
 from albums.tests.factories import ImageFactory, picture
 from albums.thumbnails import thumbnail_name
 from imagehub import storage
@@ -37,12 +37,14 @@ class TestPrepareImages:
         image.refresh_from_db()
         assert thumbnails_of(image) == [150, 300, 600]
         assert 6 < len(image.placeholder) <= 40
+        assert looks_of([image.pk])
 
     def test_does_nothing_the_second_time(self, monkeypatch):
         image = ImageFactory()
         prepare_images([str(image.pk)])
         monkeypatch.setattr("albums.thumbnails.render", None)
         monkeypatch.setattr("albums.placeholders.encode", None)
+        monkeypatch.setattr(tasks, "fingerprint_of", None)
 
         assert prepare_images([str(image.pk)]) == 1
 
@@ -128,6 +130,37 @@ class TestCatchUp:
         schedule = Schedule.objects.get(func="albums.tasks.catch_up")
 
         assert (schedule.schedule_type, schedule.minutes) == (Schedule.MINUTES, 5)
+
+
+class TestLookAtTheRest:
+    def test_looks_at_what_was_prepared_before(self):
+        image, unprepared = ImageFactory(placeholder="done"), ImageFactory()
+        ImageFactory(placeholder=NOTHING_TO_SHOW)
+        ImageFactory(placeholder="done", deleted_at="2026-01-01T00:00Z")
+
+        assert look_at_the_rest() == 1
+        assert list(ImageLook.objects.values_list("image", flat=True)) == [image.pk]
+        assert look_at_the_rest() == 0
+        unprepared.refresh_from_db()
+        assert unprepared.placeholder == ""
+
+    def test_is_not_held_up_by_what_was_purged_meanwhile(self, monkeypatch):
+        images = ImageFactory.create_batch(3, placeholder="done")
+
+        def purged(pairs):
+            ((image, _),) = pairs
+            if image == images[0]:
+                raise IntegrityError("quotes a row")
+            remember_looks(pairs)
+
+        monkeypatch.setattr(tasks, "remember_looks", purged)
+
+        assert look_at_the_rest() == 2
+
+    def test_has_a_schedule(self):
+        schedule = Schedule.objects.get(func="albums.tasks.look_at_the_rest")
+
+        assert schedule.schedule_type == Schedule.DAILY
 
 
 def test_the_store_is_swept_daily():

@@ -15,7 +15,7 @@ import PIL.Image
 from albums.decoding.formats import format_of
 from albums.decoding.outline import Outline, read_outline
 from albums.decoding.refusals import PictureRefused
-from albums.similarity import BANDS, BITS_PER_BAND, Fingerprint
+from albums.similarity import Fingerprint
 from scraping.crawler.assignment import Sizes
 
 LOOK_SIDE = 64
@@ -118,12 +118,12 @@ class Collection:
     def keep(self, sha256: str, fingerprint: Fingerprint, area: int) -> None:
         """Remember a picture that was stored. ``area`` is in pixels."""
         self._kept[sha256] = fingerprint, area
-        for part in _parts(fingerprint):
+        for part in enumerate(fingerprint.parts):
             self._by_part[part].append(sha256)
 
     def _lookalikes(self, fingerprint: Fingerprint) -> Iterator[str]:
         """Yield those that look the same. Only those are compared that have one part of their bits in common with it."""
-        for part in _parts(fingerprint):
+        for part in enumerate(fingerprint.parts):
             for sha256 in self._by_part.get(part, ()):
                 if fingerprint.resembles(self._kept[sha256][0]):
                     yield sha256
@@ -132,12 +132,6 @@ class Collection:
         """Remember a picture that an earlier attempt has stored, by what was written down of it."""
         area = entry["width"] * entry["height"]
         self.keep(entry["sha256"], Fingerprint.parse(entry["fingerprint"]), area)
-
-
-def _parts(fingerprint: Fingerprint) -> Iterator[tuple[int, int]]:
-    """Yield the parts of which two pictures that look the same have at least one in common."""
-    for band in range(BANDS):
-        yield band, fingerprint.edges >> band * BITS_PER_BAND & ((1 << BITS_PER_BAND) - 1)
 
 
 def _check(outline: Outline, sizes: Sizes) -> None:
