@@ -4,19 +4,22 @@ from django.db import models
 from django.db.models import Q
 
 from albums.models import Image
+from albums.similarity import Fingerprint
 
 
 class ImageInspection(models.Model):
-    """What was seen in the file of an image. Made in the background, and once where all went well: the file never changes."""
+    """What was seen in the file of an image. Made in the background, and once where all went well: the file never changes.
+
+    How it looks is known beside it: see :class:`albums.models.ImageLook`.
+    """
+
+    fingerprint: Fingerprint | None = None  # only ``inspect`` sets it
 
     class Problem(models.TextChoices):
         MISSING = "missing", "The file is not in the store"
         UNREADABLE = "unreadable", "The file cannot be read"
 
     image = models.OneToOneField(Image, on_delete=models.CASCADE, primary_key=True, related_name="+")
-    fingerprint = models.CharField(
-        max_length=112, blank=True, help_text="See albums.similarity. Empty: there is none."
-    )
     mode = models.CharField(max_length=20, blank=True, help_text="Pillow's word for its channels.")
     is_animated = models.BooleanField(default=False)
     has_alpha = models.BooleanField(default=False)

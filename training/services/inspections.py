@@ -7,15 +7,11 @@ import uuid
 from collections.abc import Sequence
 from datetime import timedelta
 
-import PIL.Image
 from django.db.models import Exists, OuterRef
 
 from albums.models import Album, AlbumImage, Image
-from albums.pictures import DECODERS, UnreadablePicture, open_picture
-from albums.services import ImageFileMissing, local_image
-from albums.similarity import Fingerprint
-from albums.thumbnails import smallest_size, thumbnail_of
-from imagehub import storage
+from albums.pictures import UnreadablePicture, open_picture
+from albums.services import ImageFileMissing, fingerprint_of, local_image, remember_looks
 from imagehub.jobs.clusters import Cluster
 from imagehub.jobs.queue import send
 from training.models import ImageInspection
@@ -26,7 +22,7 @@ AT_ONCE = 100
 LONGEST_LOOK = timedelta(minutes=2)
 """After that a worker does other things; whoever asks next has it go on."""
 
-SEEN = ("fingerprint", "mode", "is_animated", "has_alpha", "problem", "inspected_at")
+SEEN = ("mode", "is_animated", "has_alpha", "problem", "inspected_at")
 
 Problem = ImageInspection.Problem
 
@@ -55,6 +51,7 @@ def inspect_albums(album_ids: Sequence[str]) -> int:
         ImageInspection.objects.bulk_create(
             found, update_conflicts=True, unique_fields=["image"], update_fields=SEEN
         )
+        remember_looks((seen.image, seen.fingerprint) for seen in found if seen.fingerprint)
         count += len(found)
         last = batch[-1].pk
     return count
@@ -75,11 +72,7 @@ def inspect(image: Image) -> ImageInspection | None:
             seen.mode = picture.mode
             seen.is_animated = getattr(picture, "n_frames", 1) > 1
             seen.has_alpha = picture.has_transparency_data
-        with (
-            storage.open_file(thumbnail_of(image, smallest_size())) as file,
-            PIL.Image.open(file, formats=DECODERS) as thumbnail,
-        ):
-            seen.fingerprint = str(Fingerprint.of(thumbnail))
+        seen.fingerprint = fingerprint_of(image)
     except (ImageFileMissing, FileNotFoundError):
         seen.problem = Problem.MISSING
     except (UnreadablePicture, OSError, ValueError) as error:

@@ -16,7 +16,8 @@ from django.template.defaultfilters import filesizeformat
 
 from albums.batches import in_batches
 from albums.models import Album
-from albums.similarity import Fingerprint, near_duplicates
+from albums.services import looks_of
+from albums.similarity import near_duplicates
 from imagehub import roots
 from imagehub.config import get_config
 from training.datasets.buckets import Box, Size, batches_in, crop_box, cropped_share, histogram
@@ -159,7 +160,7 @@ def report_on(
             *_about_pictures(found, usable, looks),
             *_about_buckets(learned, recipe),
             *_about_captions(found, usable, base_model, trigger_word),
-            *_about_duplicates(usable, roles, looks),
+            *_about_duplicates(usable, roles),
         ]
     )
     return report
@@ -343,9 +344,7 @@ def _about_captions(
         )
 
 
-def _about_duplicates(
-    usable: Sequence[Candidate], roles: dict[str, Role], looks: dict[uuid.UUID, ImageInspection]
-) -> Iterator[Finding]:
+def _about_duplicates(usable: Sequence[Candidate], roles: dict[str, Role]) -> Iterator[Finding]:
     equal: dict[str, list[Candidate]] = defaultdict(list)
     for candidate in usable:
         equal[candidate.image.sha256].append(candidate)
@@ -353,12 +352,8 @@ def _about_duplicates(
     yield from _finding("exact_duplicates", "Their files are equal to those of others.", copies)
 
     first = {group[0].image.pk: group[0] for group in equal.values()}
-    prints = {
-        pk: Fingerprint.parse(look.fingerprint)
-        for pk in first
-        if (look := looks.get(pk)) is not None and look.fingerprint
-    }
-    groups = near_duplicates(prints)
+    known = looks_of(first)
+    groups = near_duplicates({pk: known[pk] for pk in first if pk in known})
     alike = [first[pk] for group in groups for pk in group]
     yield from _finding("near_duplicates", "They look like others of them.", alike)
     torn = [

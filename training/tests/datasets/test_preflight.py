@@ -4,6 +4,7 @@ import PIL.Image
 import pytest
 
 from albums.models import AlbumImage, Image, Label, LabelKind, LabelOrigin
+from albums.services import remember_looks
 from albums.similarity import Fingerprint
 from albums.tests.factories import AlbumFactory, ImageFactory, many_images
 from albums.tests.test_similarity import encoded, scene
@@ -233,10 +234,8 @@ class TestWarnings:
         assert "exact_duplicates" not in codes(warnings)
 
     def test_pictures_kept_apart_that_look_like_what_is_learned(self):
-        look = str(Fingerprint(1, bytes(48)))
         album = captioned_album(20)
-        for one in album.images.all():
-            ImageInspection.objects.create(image=one, fingerprint=look)
+        remember_looks((one, Fingerprint(1, bytes(48))) for one in album.images.all())
 
         warnings = codes(preflight([album], RECIPE).warnings)
         assert "validation_resembles_training" in warnings
