@@ -21,10 +21,9 @@ import PIL.Image
 import PIL.JpegImagePlugin
 import PIL.PngImagePlugin
 import PIL.WebPImagePlugin
-from PIL.Image import Transpose
 
 from albums.decoding import jpeg, png, webp
-from albums.decoding.exif import UPRIGHT
+from albums.decoding.exif import TURNS, UPRIGHT
 from albums.decoding.outline import Outline, read_outline
 from albums.decoding.refusals import ImpossiblePicture, PictureRefused
 from albums.decoding.rendering import profile_of, render_thumbnail
@@ -38,17 +37,6 @@ JPEG_QUALITY = 95
 _PR_SET_NO_NEW_PRIVS = 38  # prctl(2)
 
 _CLEANERS = {"png": png.clean, "jpeg": jpeg.clean, "webp": webp.clean}
-
-_TURNS = {
-    2: Transpose.FLIP_LEFT_RIGHT,
-    3: Transpose.ROTATE_180,
-    4: Transpose.FLIP_TOP_BOTTOM,
-    5: Transpose.TRANSPOSE,
-    6: Transpose.ROTATE_270,
-    7: Transpose.TRANSVERSE,
-    8: Transpose.ROTATE_90,
-}
-"""What sets a picture upright, by its EXIF orientation."""
 
 
 def main(parent: int, memory_bytes: int, file_bytes: int) -> None:
@@ -112,7 +100,7 @@ def take(data: bytes, format: str, expected: Outline, size: int) -> tuple[bytes,
             raise ImpossiblePicture("The picture is damaged.")
         picture.load()
         if expected.frames == 1 and orientation != UPRIGHT:
-            upright = picture.transpose(_TURNS[orientation])
+            upright = picture.transpose(TURNS[orientation])
             clean, _ = _CLEANERS[format](_written(upright, picture, clean, format))
             return clean, _thumbnail(upright, size)
         thumbnail = _thumbnail(picture, size)

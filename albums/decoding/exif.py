@@ -2,10 +2,23 @@
 
 import struct
 
+from PIL.Image import Transpose
+
 UPRIGHT = 1
 ORIENTATION = 0x0112
 SHORT = 3
 MAX_ENTRIES = 512
+
+TURNS = {
+    2: Transpose.FLIP_LEFT_RIGHT,
+    3: Transpose.ROTATE_180,
+    4: Transpose.FLIP_TOP_BOTTOM,
+    5: Transpose.TRANSPOSE,
+    6: Transpose.ROTATE_270,
+    7: Transpose.TRANSVERSE,
+    8: Transpose.ROTATE_90,
+}
+"""What sets a picture upright, by its orientation."""
 
 
 def orientation_of(data: bytes) -> int:

@@ -71,7 +71,7 @@ def looks_of(image_ids: Iterable[uuid.UUID]) -> dict[uuid.UUID, Fingerprint]:
 def lookalikes(
     fingerprints: Mapping[K, Fingerprint],
     *,
-    album: Album | None = None,
+    album: Album | uuid.UUID | None = None,
     exclude: Collection[uuid.UUID] = (),
 ) -> dict[K, uuid.UUID]:
     """Find for each picture the largest image outside of the trash that looks the same; where there is none, it has no entry.
@@ -112,7 +112,7 @@ def _neighbours(fingerprints: list[Fingerprint]) -> Iterable[ImageLook]:
     return ImageLook.objects.raw(FOUND.format(selects=" UNION ".join(selects)), params)
 
 
-def _inside(album: Album, image_ids: set[uuid.UUID]) -> set[uuid.UUID]:
+def _inside(album: Album | uuid.UUID, image_ids: set[uuid.UUID]) -> set[uuid.UUID]:
     """Return which of some images are in an album."""
     return {
         pk

@@ -12,6 +12,7 @@ from typing import Any
 
 import PIL.Image
 
+from albums.decoding.exif import TURNS, orientation_of
 from albums.decoding.formats import format_of
 from albums.decoding.outline import Outline, read_outline
 from albums.decoding.refusals import PictureRefused
@@ -155,7 +156,10 @@ def _look(body: bytes, format: str, outline: Outline) -> Fingerprint:  # noqa: A
                 if picture.size != (outline.width, outline.height):
                     raise Unwanted("damaged")
                 picture.draft("RGB", (LOOK_SIDE, LOOK_SIDE))
-                return Fingerprint.of(picture)
+                picture.load()
+                turn = TURNS.get(orientation_of(picture.info.get("exif", b"")))
+                # As it is in the library, where pictures stand upright.
+                return Fingerprint.of(picture if turn is None else picture.transpose(turn))
     except Unwanted:
         raise
     except MemoryError:

@@ -13,6 +13,7 @@ from albums.services import (
     add_images_to_album,
     create_album,
     put_labels,
+    remember_looks,
     request_derivatives,
     save_images,
 )
@@ -21,6 +22,7 @@ from albums.services.images import SUFFIXES
 from albums.services.uploads import IncomingFile, quarantine, store_pictures, vet_pictures
 from imagehub.errors import Invalid
 from scraping.models import ImageOutcome, ScrapedImage, ScrapeJob
+from scraping.services.comparing import is_left_out, look_of, note_lookalikes, note_lookalikes_among
 from scraping.services.folders import folder_of
 
 LABEL_ORIGINS = ("figcaption", "json-ld", "alt", "title", "aria-label", "sitemap")
@@ -40,6 +42,7 @@ def take_in(
     """Take the files of pictures into the library and the album of their crawl, and write their rows, all in one transaction.
 
     What became of each stands on it then: ``saved`` with its image, ``duplicate`` with the one that was there, or ``filtered``.
+    A saved one may resemble another image, between which somebody has to choose.
     Items that have come to another end are only written down. Rows may be new or not. Not to be called with a transaction open.
 
     Args:
@@ -52,14 +55,17 @@ def take_in(
         StorageFull: the disk is full.
     """
     wanted = [item for item in items if item.state == ImageOutcome.SAVED]
+    as_large = note_lookalikes(job, wanted)
     with quarantine() as staging:
         files = [_incoming(job, item) for item in wanted]
         vet_pictures(files, staging=staging)
         by_path = {file.path: item for file, item in zip(files, wanted, strict=True)}
-        store_pictures(files, new_image=lambda file: _new_image(job, by_path[file.path]))
+        kept = [file for file in files if not is_left_out(by_path[file.path], file, as_large)]
+        store_pictures(kept, new_image=lambda file: _new_image(job, by_path[file.path]))
     for file, item in zip(files, wanted, strict=True):
         if file.refusal:
             item.state, item.reason = ImageOutcome.FILTERED, file.refusal.code[:40]
+            item.resembles = None
     with transaction.atomic():
         fence()
         _write(job, [(item, file.image) for item, file in zip(wanted, files, strict=True) if file.image])
@@ -122,13 +128,16 @@ def _write(job: ScrapeJob, pairs: Sequence[tuple[ScrapedImage, Image]]) -> None:
         else:
             is_in_album = known.pk in in_album or image.sha256 in new
             item.state, item.reason = ImageOutcome.DUPLICATE, "in_album" if is_in_album else "in_library"
-            item.image = known
+            item.image, item.resembles = known, None
             if not is_in_album:
                 placed.append(known)
     save_images(list(new.values()), album=album)
     if placed:
         add_images_to_album(album, placed)
-    put_labels(label for item, image in pairs if item.image_id == image.pk for label in _labels_of(job, item))
+    taken = [item for item, image in pairs if item.image_id == image.pk]
+    remember_looks((item.image, look) for item in taken if item.image and (look := look_of(item)))
+    note_lookalikes_among(taken)
+    put_labels(label for item in taken for label in _labels_of(job, item))
     request_derivatives(image.pk for image in new.values())
 
 

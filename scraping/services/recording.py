@@ -21,6 +21,7 @@ from scraping.models import (
     address_key,
     domain_key,
 )
+from scraping.services.comparing import note_lookalikes
 from scraping.services.intake import note, take_in
 
 BATCH = 32
@@ -123,6 +124,7 @@ class Recorder:
             for item in items:
                 if item.state == ImageOutcome.SAVED:
                     item.state = ImageOutcome.REVIEW
+            note_lookalikes(self._job, [item for item in items if item.state == ImageOutcome.REVIEW])
         if any(item.state == ImageOutcome.SAVED for item in items):
             take_in(self._job, items, fence=self._lease.hold)
         elif items:

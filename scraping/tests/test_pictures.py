@@ -46,6 +46,15 @@ class TestExamine:
         assert reason(body, Sizes(min_side=1, max_area=119_999)) == "too_large"
         assert reason(body, Sizes(min_side=1, max_ratio=1.3)) == "bad_aspect_ratio"
 
+    @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+    def test_looks_at_pictures_upright(self, kind):
+        upright, target = PIL.Image.open(io.BytesIO(drawing(1))), io.BytesIO()
+        exif = PIL.Image.Exif()
+        exif[0x0112] = 8
+        upright.transpose(PIL.Image.Transpose.ROTATE_270).save(target, kind, exif=exif)
+
+        assert examine(target.getvalue(), SIZES).fingerprint.resembles(examine(drawing(1), SIZES).fingerprint)
+
     def test_is_stored_whole_under_the_name_of_its_content(self, tmp_path):
         body = drawing(1)
         picture = examine(body, SIZES)
