@@ -41,7 +41,7 @@ def note_lookalikes(job: ScrapeJob, items: Sequence[ScrapedImage]) -> dict[str, 
         if item.key in prints:
             inside = in_album.get(item.key)
             item.resembles_id = inside or anywhere.get(item.key)
-            if inside in areas and areas[inside] >= item.width * item.height:
+            if inside and areas.get(inside, -1) >= item.width * item.height:
                 as_large[item.key] = inside
     return as_large
 
