@@ -27,6 +27,7 @@ BENCHES = (
     "archive",
     "library",
     "training",
+    "scraping",
 )
 
 

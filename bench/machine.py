@@ -56,6 +56,19 @@ def memory_mib(pid: int) -> tuple[float, float]:
     return sizes["Pss:"] / 1024, sizes["Rss:"] / 1024
 
 
+def peak_rss_mib(pid: int) -> float:
+    """Return the largest resident size that a process has had, in MiB.
+
+    Raises:
+        OSError: it has ended.
+        ValueError: it has just ended.
+    """
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 1024
+    raise ValueError("The process has no memory any more.")
+
+
 def tree_pss_mib(pid: int) -> float:
     """Return the proportional size of a process and all that descend from it, in MiB."""
     return sum(memory_mib(one)[0] for one in process_tree(pid))
