@@ -118,7 +118,9 @@ class _Crawl:
             log=log,
             env=environment_without_secrets(),
         )
-        gatekeeper = Gatekeeper(SharedStore(), manners(), name=f"{self._job.pk}:{self._job.attempt}")
+        # Named by its claim: an attempt that was handed back is counted no further, and comes again under its number.
+        kin = f"{self._job.pk}:"
+        gatekeeper = Gatekeeper(SharedStore(), manners(), name=f"{kin}{self._job.token}", kin=kin)
         child.start()
 
         def hear(event: dict[str, Any]) -> None:

@@ -31,7 +31,7 @@ CHANGED = [
     "duplicate_of", "final_url", "redirects", "status", "robots", "opt_out", "licence", "captions", "attempts",
     "fetched_at",
 ]  # fmt: skip
-"""What a later attempt may say differently about an address."""
+"""What may become different about an address that has a row."""
 
 
 def take_in(
@@ -63,21 +63,17 @@ def take_in(
     with transaction.atomic():
         fence()
         _write(job, [(item, file.image) for item, file in zip(wanted, files, strict=True) if file.image])
-        note(job, items)
+        _note(job, items)
 
 
-def note(job: ScrapeJob, items: Sequence[ScrapedImage]) -> None:
-    """Write items down, and count what the crawl has saved. Rows that are there are changed."""
-    with transaction.atomic():
-        _link_duplicates(job, items)
-        new = [item for item in items if item._state.adding]
-        ScrapedImage.objects.bulk_create(
-            new, update_conflicts=True, unique_fields=["job", "key"], update_fields=CHANGED
-        )
-        ScrapedImage.objects.bulk_update([item for item in items if not item._state.adding], CHANGED)
-        saved = ScrapedImage.objects.filter(job=job, state=ImageOutcome.SAVED).count()
-        ScrapeJob.objects.filter(pk=job.pk).update(images_saved=saved)
-        job.images_saved = saved
+def _note(job: ScrapeJob, items: Sequence[ScrapedImage]) -> None:
+    """Write items down, and count what the crawl has saved."""
+    _link_duplicates(job, items)
+    new, known = [item for item in items if item._state.adding], [item for item in items if item.pk]
+    ScrapedImage.objects.bulk_update(known, CHANGED)
+    ScrapedImage.objects.bulk_create(new)
+    job.images_saved = ScrapedImage.objects.filter(job=job, state=ImageOutcome.SAVED).count()
+    ScrapeJob.objects.filter(pk=job.pk).update(images_saved=job.images_saved)
 
 
 def _incoming(job: ScrapeJob, item: ScrapedImage) -> IncomingFile:
