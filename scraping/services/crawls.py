@@ -162,6 +162,9 @@ def _queue(job: ScrapeJob) -> ScrapeJob:
     job.full_clean(validate_constraints=False, exclude=["owner", "album", "retry_of"])
     with transaction.atomic():
         job.save(force_insert=True)
+        # The entry of the new row may be cut short by a long list of addresses; this one must not be missed.
+        if overridden := {name: False for name in ("obey_robots", "obey_opt_outs") if not job.config[name]}:
+            audit.record("scrapejob.override", job, after=overridden)
         ScrapeJob.objects.filter(pk=job.pk, status=JobStatus.PENDING).enqueue()
         ring(Cluster.SCRAPING)
     job.refresh_from_db()
