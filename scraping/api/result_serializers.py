@@ -61,7 +61,7 @@ class HostStandingSerializer(serializers.Serializer):
     closed_until = serializers.DateTimeField(allow_null=True, help_text="Nothing is asked before that.")
     breaker_open = serializers.BooleanField(source="is_broken", help_text="It failed too often in a row.")
     requests = serializers.IntegerField()
-    errors = serializers.SerializerMethodField()
+    errors = serializers.SerializerMethodField()  # type: ignore[assignment]
     latency_seconds = serializers.SerializerMethodField(
         help_text="To the headers of an answer, as a moving average."
     )
@@ -79,7 +79,9 @@ class HostReportSerializer(serializers.Serializer):
     host = serializers.CharField()
     pages = serializers.DictField(child=serializers.IntegerField(), help_text="By state.")
     images = serializers.DictField(child=serializers.IntegerField(), help_text="By state.")
-    errors = serializers.SerializerMethodField(help_text="Addresses that could not be fetched.")
+    errors = serializers.SerializerMethodField(  # type: ignore[assignment]
+        help_text="Addresses that could not be fetched."
+    )
     robots = serializers.DictField(
         child=serializers.IntegerField(),
         help_text="By what robots.txt says of an address. Those that were never asked about are left out.",
