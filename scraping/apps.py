@@ -25,3 +25,4 @@ def _ensure_schedules(**_: Any) -> None:
     from imagehub.jobs.schedules import ensure_schedule  # needs loaded apps
 
     ensure_schedule("Forget hosts", "scraping.tasks.forget_hosts", daily_at=time(4, 30))
+    ensure_schedule("Take in approved pictures", "scraping.tasks.take_in_approved", minutes=10)
