@@ -20,7 +20,7 @@ from imagehub.api.serializers import (
 from scraping.models import ScrapeJob
 from scraping.models.jobs import LONGEST_NAME
 from scraping.services.folders import folder_of, log_of
-from scraping.services.plans import MOST_URLS, is_public_host
+from scraping.services.plans import MOST_URLS
 
 LONGEST_DESCRIPTION = 5000
 GREATEST_DEPTH = 10
@@ -40,9 +40,6 @@ class ScrapeJobSerializer(ToldInPart, JobSerializer):
     # Beside what `JobSerializer` needs the context holds `visible_albums`, the ids of those that the caller may see, and for
     # staff `image_counts` and `page_counts`, by the ids of jobs.
 
-    host = serializers.SerializerMethodField(
-        help_text="Of the first address. Empty for the public where it is of no public site."
-    )
     album = serializers.SerializerMethodField(
         help_text="Where the pictures go. null: there is none yet, or none that the caller may see."
     )
@@ -70,10 +67,6 @@ class ScrapeJobSerializer(ToldInPart, JobSerializer):
             "is_truncated", "retry_of", "purged_at",
         ]  # fmt: skip
         read_only_fields = fields
-
-    def get_host(self, job: ScrapeJob) -> str:
-        is_told = self.context.get("sees_everything") or is_public_host(job.host)
-        return job.host if is_told else ""
 
     @extend_schema_field(serializers.UUIDField(allow_null=True))
     def get_album(self, job: ScrapeJob) -> str | None:

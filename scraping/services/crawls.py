@@ -18,7 +18,6 @@ from scraping.services.plans import (
     Plan,
     config_of,
     host_of_plan,
-    is_public_host,
     plan_of,
     split_by_ending,
     vetted_urls,
@@ -26,9 +25,6 @@ from scraping.services.plans import (
 
 USUAL_IMAGES = 1000
 """So many pictures are collected where nobody says how many."""
-
-UNNAMED = "Crawl"
-"""What a crawl is called that nobody has named, of a host that is nobody's business."""
 
 
 class AlreadyFinished(Conflict):
@@ -113,7 +109,7 @@ def start_crawl(
         obey_opt_outs=obey_opt_outs,
     )
     host = host_of_plan(plan)
-    name = name or (host if is_public_host(host) else UNNAMED)
+    name = name or host
     return _queue(
         ScrapeJob(
             owner=owner,

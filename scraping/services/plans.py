@@ -9,8 +9,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 import imagehub
 from imagehub.config import get_config
-from imagehub.egress.hosts import read_host
-from imagehub.egress.policy import BlockedAddress, Policy
 from imagehub.egress.site import egress_policy, policy_values
 from imagehub.egress.urls import vet_url
 from scraping.crawler.addresses import PICTURE_ENDINGS, ending
@@ -73,19 +71,6 @@ def split_by_ending(urls: Sequence[str]) -> tuple[list[str], list[str]]:
 def host_of_plan(plan: Plan) -> str:
     """Return the host of the first address."""
     return (urlsplit((plan.start_urls + plan.image_urls)[0]).hostname or "").rstrip(".")
-
-
-def is_public_host(host: str) -> bool:
-    """Tell whether everybody may be told of a host: not of one that is reached only because the operator has opened it.
-
-    By its name alone; nothing is looked up.
-    """
-    try:
-        read = read_host(host)
-        Policy(own_hosts=tuple(settings.ALLOWED_HOSTS)).check_host(read, 443)
-    except (BlockedAddress, ValueError):
-        return False
-    return read not in {opened for opened, _ in egress_policy().allowed.hosts}
 
 
 def assignment_of(

@@ -118,16 +118,6 @@ class TestWhoIsToldWhat:
             assert client.get(f"{JOBS}/{hidden.pk}").json()["album"] is None
             assert client.get(f"{JOBS}/{shown.pk}").json()["album"] == str(public.pk)
 
-    @pytest.mark.parametrize(
-        "host", ["10.0.0.5", "wiki", "wiki.corp.internal", "::1", "opened.example.net", "203.0.113.9"]
-    )
-    def test_nobody_but_staff_the_name_of_a_host_that_the_operator_has_opened(self, staff, settings, host):
-        settings.SCRAPING_ALLOW_PRIVATE = ["10.0.0.0/8", "opened.example.net:8080", "203.0.113.9", "wiki"]
-        job = ended(host=host, config=plan())
-
-        assert staff.get(f"{JOBS}/{job.pk}").json()["host"] == host
-        assert APIClient().get(f"{JOBS}/{job.pk}").json()["host"] == ""
-
     def test_nobody_but_staff_whether_a_name_leads_nowhere_or_into_a_private_network(self):
         same = {"host": "maybe.example.net", "name": "maybe", "progress": 99}
         private = ended(error_code="blocked_address", error_detail="It leads into a private network.", **same)

@@ -260,7 +260,7 @@ def test_a_crawl_from_the_request_to_what_came_of_it(staff, site, other_site):
     assert (one["status"], one["images_found"], one["images_saved"], one["pages"]) == ("completed", 3, 1, 1)
     assert (one["counts"]["saved"], one["counts"]["robots"], one["counts"]["failed"]) == (1, 1, 1)
     seen = APIClient().get(started.headers["Location"]).json()
-    assert (seen["album"], seen["host"]) == (one["album"], "")
+    assert (seen["album"], seen["host"]) == (one["album"], "127.0.0.1")
     items = {row["url"]: row for row in told(staff, job, "items")["results"]}
     saved, forbidden = items[site.url("/0.png")], items[site.url("/private/1.png")]
     assert (saved["state"], saved["captions"][0]) == ("saved", {"text": "An ace", "origin": "alt"})

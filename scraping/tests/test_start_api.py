@@ -85,13 +85,6 @@ class TestStart:
         assert start(staff).json()["config"]["max_images"] == 50
         assert pointers(start(staff, max_images=51)) == {"/max_images": "invalid"}
 
-    def test_a_host_that_is_nobodys_business_gives_no_crawl_its_name(self, staff, settings):
-        settings.SCRAPING_ALLOW_PRIVATE = ["10.0.0.0/8"]
-
-        told = start(staff, url="http://10.0.0.5/").json()
-
-        assert (told["name"], told["host"], told["album_name"]) == ("Crawl", "10.0.0.5", "Crawl")
-
     @pytest.mark.parametrize(
         "url",
         [
