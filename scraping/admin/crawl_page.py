@@ -7,6 +7,7 @@ from django.contrib import admin
 from django.db.models import Count
 from django.urls import reverse
 from django.utils.html import format_html, format_html_join
+from django.utils.safestring import mark_safe
 
 from imagehub.jobs.run_log import tail_of_job
 from scraping.admin.links import NOTHING, crawl_link, found_url, host_url, outward_list
@@ -24,6 +25,13 @@ LIMITS = {
     "max_pages": "at most {:,} pages",
     "max_images": "at most {:,} pictures",
     "min_side": "of at least {} pixels",
+}
+ENDS = {
+    "finished": "Nothing was left to fetch.",
+    "image_limit": "It has found as many pictures as it was to.",
+    "byte_limit": "It has fetched as much as one crawl may.",
+    "time_limit": "It took as long as one crawl may.",
+    "cancelled": "Somebody has cancelled it.",
 }
 FOLLOWED = {
     "nowhere": "Links are not followed",
@@ -49,36 +57,39 @@ class CrawlPage:
     @admin.display(description="For you to do")
     def to_do(self, job: ScrapeJob) -> str:
         """Lead to what waits for somebody's word."""
-        tasks = (
-            ("scraping_scrapejob_review", reviewing.undecided(job).count(), "to approve or reject"),
-            (
-                "scraping_scrapejob_lookalikes",
-                reviewing.lookalikes(job).count(),
-                "that look like another one",
-            ),
+        review, lookalikes = (
+            reverse(f"admin:scraping_scrapejob_{name}", args=[job.pk]) for name in ("review", "lookalikes")
         )
+        tasks = [
+            (
+                review,
+                _counted_words(reviewing.undecided(job).count(), "picture to review", "pictures to review"),
+            ),
+            (
+                lookalikes,
+                _counted_words(
+                    reviewing.lookalikes(job).count(),
+                    "picture looks like another",
+                    "pictures look like others",
+                ),
+            ),
+        ]
         links = format_html_join(
-            "",
-            '<a class="button" href="{}">{} {} {}</a>',
-            (
-                (reverse(f"admin:{name}", args=[job.pk]), count, _pictures(count), what)
-                for name, count, what in tasks
-                if count
-            ),
+            "", '<a class="button" href="{}">{}</a>', (task for task in tasks if task[1])
         )
-        approved = reviewing.approved(job).count() if job.needs_review else 0
-        if approved:
-            links = format_html(
-                "{}<span>{} {} about to be taken in.</span>", links, approved, _are(approved, "picture")
-            )
+        count = reviewing.approved(job).count() if job.needs_review else 0
+        if coming := _counted_words(
+            count, "picture is about to be taken in", "pictures are about to be taken in"
+        ):
+            links = format_html("{}<span>{}.</span>", links, coming)
         return format_html('<div id="to-do" data-live>{}</div>', links or "Nothing.")
 
-    @admin.display(description="Hosts", empty_value="None was asked yet.")
-    def hosts(self, job: ScrapeJob) -> str | None:
+    @admin.display(description="Hosts")
+    def hosts(self, job: ScrapeJob) -> str:
         """List what became of the addresses of each host, and how it is treated by all crawls together."""
         reports = hosts_of(job, most=MOST_HOSTS + 1)
         if not reports:
-            return None
+            return mark_safe('<div id="hosts" data-live>None was asked yet.</div>')
         names = (
             "Host", "Pages", "Pictures", "Errors", "robots.txt", "Requests in all", "Interval", "Latency", "Now",
         )  # fmt: skip
@@ -92,13 +103,18 @@ class CrawlPage:
             head, rows, more,
         )  # fmt: skip
 
-    @admin.display(description="Log", empty_value="Nothing is kept of it.")
-    def log(self, job: ScrapeJob) -> str | None:
+    @admin.display(description="Log")
+    def log(self, job: ScrapeJob) -> str:
         """Show the end of what the crawler printed. Secrets were taken out when it was written."""
         lines = tail_of_job(log_of(job), job.pk, lines=LOG_LINES)
-        return (
-            format_html('<pre class="log" id="log" data-live>{}</pre>', "\n".join(lines)) if lines else None
-        )
+        text = "\n".join(lines) or "Nothing is kept of it."
+        return format_html('<pre class="log" id="log" data-live>{}</pre>', text)
+
+    @admin.display(description="Why it ended")
+    def ended(self, job: ScrapeJob) -> str:
+        said = ENDS.get(job.end_reason, job.end_reason)
+        more = "There were more addresses than are even noted." if job.is_truncated else ""
+        return f"{said} {more}".strip()
 
     @admin.display(description="From")
     def addresses(self, job: ScrapeJob) -> str:
@@ -158,7 +174,7 @@ def _tiles(
     name = "Pictures" if model is ScrapedImage else "Pages"
     tiles = [(found_url(model, job), f"{counts.total():,}", name)]
     tiles += [
-        (found_url(model, job, state=outcome.value), f"{counts[outcome]:,}", outcome.label)
+        (found_url(model, job, state=outcome.value), f"{counts[outcome]:,}", str(outcome.label))
         for outcome in outcomes
         if counts[outcome]
     ]
@@ -195,9 +211,6 @@ def _counted(counts: Counter[str]) -> str:
     return ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in counts.most_common()) or NOTHING
 
 
-def _pictures(count: int) -> str:
-    return "picture" if count == 1 else "pictures"
-
-
-def _are(count: int, noun: str) -> str:
-    return f"{noun} is" if count == 1 else f"{noun}s are"
+def _counted_words(count: int, one: str, many: str) -> str:
+    """Return a number with the words that go with it; nothing for none."""
+    return f"{count:,} {one if count == 1 else many}" if count else ""

@@ -25,6 +25,7 @@ from scraping.admin.review_pages import ReviewPages
 from scraping.admin.start_form import StartForm
 from scraping.models import ImageOutcome, ScrapedImage, ScrapeJob
 from scraping.services import crawls
+from scraping.services.reviewing import unsettled
 
 KIND = "scraping"
 
@@ -51,13 +52,14 @@ class ToDoFilter(admin.SimpleListFilter):
         return [("review", "Pictures to review"), ("lookalikes", "Pictures that look the same")]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[ScrapeJob]) -> QuerySet[ScrapeJob]:
-        items = ScrapedImage.objects.filter(job=OuterRef("pk"))
         match self.value():
             case "review":
-                waiting = items.filter(state=ImageOutcome.REVIEW, reason="")
+                waiting = ScrapedImage.objects.filter(
+                    job=OuterRef("pk"), state=ImageOutcome.REVIEW, reason=""
+                )
                 return queryset.filter(Exists(waiting), needs_review=True)
             case "lookalikes":
-                return queryset.filter(Exists(items.filter(resembles__isnull=False, is_settled=False)))
+                return queryset.filter(Exists(unsettled().filter(job=OuterRef("pk"))))
         return queryset
 
 
@@ -90,7 +92,7 @@ ACTS: dict[str, tuple[str, Act, str, frozenset[str]]] = {
 class ScrapeJobAdmin(ReviewPages, CrawlPage, admin.ModelAdmin):
     """Start crawls, watch and cancel them, and decide on what they have brought. None is deleted here."""
 
-    list_display = ["name", "host", "state", "progress_bar", "pictures", "pages_read", "whose", "came"]
+    list_display = ["name", "host", "state", "progress_bar", "fetched", "whose", "came"]
     list_filter = ["status", ToDoFilter, "needs_review", ("owner", admin.RelatedOnlyFieldListFilter)]
     list_select_related = ["owner"]
     list_per_page = 30
@@ -126,13 +128,12 @@ class ScrapeJobAdmin(ReviewPages, CrawlPage, admin.ModelAdmin):
             '<progress value="{0}" max="100" aria-label="Progress">{0}%</progress>', job.progress
         )
 
-    @admin.display(description="Pictures")
-    def pictures(self, job: ScrapeJob) -> str:
-        return f"{job.images_saved:,} of {job.images_found:,}"
-
-    @admin.display(description="Pages")
-    def pages_read(self, job: ScrapeJob) -> str:
-        return f"{job.pages:,}"
+    @admin.display(description="Has")
+    def fetched(self, job: ScrapeJob) -> str:
+        return format_html(
+            "<div>{} of {} pictures</div><div>{} {}</div>",
+            f"{job.images_saved:,}", f"{job.images_found:,}", f"{job.pages:,}", "page" if job.pages == 1 else "pages",
+        )  # fmt: skip
 
     @admin.display(description="Whose")
     def whose(self, job: ScrapeJob) -> str:
@@ -242,7 +243,7 @@ class ScrapeJobAdmin(ReviewPages, CrawlPage, admin.ModelAdmin):
 
     def get_fieldsets(self, request: HttpRequest, obj: ScrapeJob | None = None) -> Any:
         """Say how it fares first, then what it is, and last what there is to look into."""
-        fares = ["to_do", "figures", "album", ("end_reason", "is_truncated")]
+        fares = ["to_do", "figures", "album", *(["ended"] if obj and obj.end_reason else [])]
         what = [
             "name", "description", "addresses", "limits", "obeyed", ("visibility", "needs_review"), "album_name", "earlier",
         ]  # fmt: skip
@@ -254,14 +255,25 @@ class ScrapeJobAdmin(ReviewPages, CrawlPage, admin.ModelAdmin):
         return [
             ("How it goes", {"fields": fares}),
             *([("Why it failed", {"fields": failed})] if failed else []),
-            ("Hosts", {"fields": ["hosts"], "classes": ["wide-field"]}),
+            ("Hosts", {"fields": ["hosts"]}),
             ("What it is", {"fields": what}),
             ("Its life", {"fields": life}),
             ("Log", {"fields": ["log"]}),
         ]
 
     def get_readonly_fields(self, request: HttpRequest, obj: ScrapeJob | None = None) -> list[str]:
-        own = ["to_do", "figures", "hosts", "addresses", "limits", "obeyed", "earlier", "location", "log"]
+        own = [
+            "to_do",
+            "figures",
+            "ended",
+            "hosts",
+            "addresses",
+            "limits",
+            "obeyed",
+            "earlier",
+            "location",
+            "log",
+        ]
         return own + [field.name for field in self.opts.concrete_fields]
 
     def has_delete_permission(self, request: HttpRequest, obj: ScrapeJob | None = None) -> bool:

@@ -1,7 +1,7 @@
 """What crawls have found, in the admin: each picture and page, how it ended, and where it came from."""
 
 import uuid
-from typing import Any
+from typing import Any, ClassVar
 
 from django.contrib import admin
 from django.core.exceptions import PermissionDenied
@@ -79,7 +79,7 @@ class FoundAdmin(admin.ModelAdmin):
     show_full_result_count = False
     show_facets = admin.ShowFacets.NEVER
     paginator = BoundedPaginator
-    sortable_by: list[str] = []
+    sortable_by: ClassVar[list[str]] = []
     search_fields = ["key"]  # what is searched for stands below
     search_help_text = "A whole address, or a host: those below it are found as well."
 
@@ -118,6 +118,12 @@ class FoundAdmin(admin.ModelAdmin):
     def crawl(self, found: Any) -> str:
         return crawl_link(found.job)
 
+    @admin.display(description="Crawl")
+    def came(self, found: Any) -> str:
+        return format_html(
+            '{}<div class="reason">{}</div>', crawl_link(found.job), f"{found.fetched_at:%Y-%m-%d %H:%M}"
+        )
+
     @admin.display(description="When")
     def when(self, found: Any) -> str:
         return f"{found.fetched_at:%Y-%m-%d %H:%M:%S}"
@@ -154,13 +160,13 @@ class FoundAdmin(admin.ModelAdmin):
 class ScrapedImageAdmin(FoundAdmin):
     """The pictures that crawls have found, with their provenance."""
 
-    list_display = ["thumbnail", "short_url", "outcome", "size", "robots", "crawl", "when"]
+    list_display = ["thumbnail", "short_url", "outcome", "size", "came"]
     list_display_links = ["thumbnail", "short_url"]
     own = [
         "thumbnail", "address", "outcome", "page", "led_to", "way", "size", "texts", "library", "lookalike", "crawl", "when",
     ]  # fmt: skip
 
-    @admin.display(description="")
+    @admin.display(description="Picture")
     def thumbnail(self, item: ScrapedImage) -> str:
         """Show what is in the library, or waits for it. Nothing else is kept."""
         if item.image_id:
@@ -176,7 +182,8 @@ class ScrapedImageAdmin(FoundAdmin):
         if not item.width:
             return NOTHING
         sides = f"{item.width} \N{MULTIPLICATION SIGN} {item.height}"
-        return f"{sides}, {item.format.upper()}, {filesizeformat(item.size_bytes)}"
+        kind = f"{item.format.upper()}, {filesizeformat(item.size_bytes)}"
+        return format_html('{}<div class="reason">{}</div>', sides, kind)
 
     @admin.display(description="Texts about it")
     def texts(self, item: ScrapedImage) -> str:
@@ -207,7 +214,7 @@ class ScrapedImageAdmin(FoundAdmin):
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
         return self.own + super().get_readonly_fields(request, obj)
 
-    def get_ordering(self, request: HttpRequest) -> list[str]:
+    def get_ordering(self, request: HttpRequest) -> list[Any]:
         """List what one crawl has found in its order, and all of them with the latest first."""
         return ["position"] if request.GET.get("job") else ["-id"]
 
@@ -240,7 +247,7 @@ class ScrapedImageAdmin(FoundAdmin):
 class ScrapedPageAdmin(FoundAdmin):
     """The pages that crawls have met."""
 
-    list_display = ["short_url", "outcome", "depth", "images_found", "links_found", "robots", "crawl", "when"]
+    list_display = ["short_url", "outcome", "depth", "images_found", "links_found", "came"]
     own = ["address", "outcome", "page", "led_to", "way", "crawl", "when"]
 
     def get_fieldsets(self, request: HttpRequest, obj: ScrapedPage | None = None) -> Any:
@@ -253,7 +260,7 @@ class ScrapedPageAdmin(FoundAdmin):
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
         return self.own + super().get_readonly_fields(request, obj)
 
-    def get_ordering(self, request: HttpRequest) -> list[str]:
+    def get_ordering(self, request: HttpRequest) -> list[Any]:
         return ["id"] if request.GET.get("job") else ["-id"]
 
     def from_host(self, rows: QuerySet, host: str) -> QuerySet:

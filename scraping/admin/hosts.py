@@ -2,7 +2,7 @@
 
 import json
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, ClassVar
 
 from django.contrib import admin, messages
 from django.db.models import QuerySet
@@ -46,7 +46,7 @@ class ReadOnlyAdmin(admin.ModelAdmin):
     show_full_result_count = False
     show_facets = admin.ShowFacets.NEVER
     paginator = BoundedPaginator
-    sortable_by: list[str] = []
+    sortable_by: ClassVar[list[str]] = []
 
     class Media:
         css = {"all": ["scraping/admin.css"]}
@@ -65,13 +65,13 @@ class ReadOnlyAdmin(admin.ModelAdmin):
 class HostRecordAdmin(ReadOnlyAdmin):
     """See how hosts answer, and lose patience with their being left alone."""
 
-    list_display = ["host", "now", "interval", "latency", "requests", "errors", "changed_at"]
+    list_display = ["host", "now", "interval", "latency", "requests", "seen"]
     list_filter = [StandingFilter]
     search_fields = ["host"]
     ordering = ["-changed_at", "host"]
     actions = ["forget"]
     fields = [
-        "host", "now", "interval", "latency", "requests", "errors", "failures", "active", "raw", "changed_at",
+        "host", "now", "interval", "latency", "requests", "failures", "active", "raw", "seen",
     ]  # fmt: skip
 
     @admin.display(description="Now")
@@ -89,11 +89,12 @@ class HostRecordAdmin(ReadOnlyAdmin):
 
     @admin.display(description="Requests")
     def requests(self, record: HostRecord) -> str:
-        return f"{standing_of(record).requests:,}"
+        standing = standing_of(record)
+        return f"{standing.requests:,}, {standing.errors:,} failed"
 
-    @admin.display(description="Failed")
-    def errors(self, record: HostRecord) -> str:
-        return f"{standing_of(record).errors:,}"
+    @admin.display(description="Changed")
+    def seen(self, record: HostRecord) -> str:
+        return f"{record.changed_at:%Y-%m-%d %H:%M}"
 
     @admin.display(description="Failures in a row")
     def failures(self, record: HostRecord) -> int:

@@ -90,7 +90,7 @@ class StartForm(forms.Form):
         label="Leave alone what opts out of AI",
         required=False,
         initial=True,
-        help_text="Likewise.",
+        help_text="By their headers, their pages or a file for that. This, too, is noted.",
     )
     name = forms.CharField(
         required=False,

@@ -7,7 +7,7 @@ import pytest
 from django.test import Client
 from django.urls import reverse
 
-from albums.tests.factories import AlbumFactory
+from albums.tests.factories import AlbumFactory, ImageFactory
 from imagehub.accounts.models import AuditEntry
 from imagehub.accounts.tests.factories import UserFactory
 from imagehub.jobs.models import JobStatus
@@ -77,7 +77,7 @@ class TestList:
             html = admin.get(LIST).content.decode()
 
         assert "cards.example" in html
-        assert "7 of 1,200" in html
+        assert "7 of 1,200 pictures" in html
         assert "It failed." in html
         assert "Start a crawl" in html
         assert "delete_selected" not in html
@@ -92,6 +92,11 @@ class TestList:
 
         assert ">waits<" in rows
         assert ">decided<" not in rows
+        pair = {"image": ImageFactory(), "resembles": ImageFactory()}
+        ScrapedImageFactory(job=ScrapeJobFactory(name="similar"), **pair)
+        ScrapedImageFactory(job=ScrapeJobFactory(name="settled"), is_settled=True, **pair)
+        found = admin.get(f"{LIST}?to_do=lookalikes").context["cl"].result_list
+        assert [job.name for job in found] == ["similar"]
 
     def test_cancels_and_repeats_what_can_be(self, admin):
         waiting, over = queued(name="waiting"), ScrapeJobFactory(name="over")
@@ -212,7 +217,7 @@ class TestPage:
             html = admin.get(page_of(job)).content.decode()
 
         assert "INFO Reading pages" in html
-        assert "2 pictures to approve or reject" in html
+        assert "2 pictures to review" in html
         assert re.search(r"<dt>Waits for review</dt><dd><a href=\"[^\"]*state=review\">2</a>", html)
         assert "broken off until" in html
         assert "40, 3 failed" in html

@@ -131,7 +131,7 @@ class TestLookalikes:
         assert "old 3" in html
         assert "99 × 8" in html
         assert (
-            "4 pictures that look like another one"
+            "4 pictures look like others"
             in admin.get(reverse("admin:scraping_scrapejob_change", args=[job.pk])).content.decode()
         )
 
