@@ -236,6 +236,8 @@ ADMIN_EXTRAS: dict[str, dict[str, str]] = {
     "albums.image": {"upload/": "change"},
     "auth.user": {"<id>/password/": "change"},
     "generation.generationjob": {"pause/": "change", "resume/": "change"},
+    "scraping.scrapedimage": {"<id>/thumbnail/": "view"},
+    "scraping.scrapejob": {"<id>/act/": "change", "<id>/lookalikes/": "change", "<id>/review/": "change"},
     "training.trainingrun": {"<id>/act/": "change"},
 }
 """Pages that one model has beside those of all, and what they need."""
@@ -261,6 +263,11 @@ ADMIN_MODELS: dict[str, tuple[str, str]] = {
     ),  # to cancel on the list: a job's own page is read only
     "generation.setrun": ("view change", "view change"),  # the same
     "jobs.workerpresence": (LOOK, LOOK),
+    "scraping.hostrecord": ("view change", "view change"),  # to forgive hosts on the list
+    "scraping.scrapedimage": (LOOK, LOOK),
+    "scraping.scrapedpage": (LOOK, LOOK),
+    "scraping.scrapejob": ("view add change", "view add change"),  # to act on crawls: a page is read only
+    "scraping.sitefile": (LOOK, LOOK),
     "socialaccount.socialaccount": (NOTHING, ALL),
     "training.adapter": (ALL, ALL),
     "training.basemodel": (ALL, ALL),

@@ -10,6 +10,7 @@ from typing import Any
 
 from django.conf import settings
 from django.db import transaction
+from django.db.models import Q
 
 from imagehub.config import get_config
 from imagehub.jobs.child import (
@@ -35,6 +36,7 @@ from scraping.politeness.gatekeeper import Gatekeeper
 from scraping.services.folders import folder_of, log_of
 from scraping.services.plans import assignment_of, manners, plan_of
 from scraping.services.recording import Recorder
+from scraping.services.reviewing import REJECTED
 from scraping.services.shared_store import SharedStore
 
 logger = logging.getLogger(__name__)
@@ -206,7 +208,7 @@ class _Crawl:
                 "Crawl %s has found %s pictures and noted %s", self._job.pk, finished["found"], written
             )
         is_there = (ImageOutcome.SAVED, ImageOutcome.DUPLICATE, ImageOutcome.REVIEW)
-        if not items.filter(state__in=is_there).exists():
+        if not items.filter(Q(state__in=is_there) | Q(reason=REJECTED)).exists():
             self._lease.note(**figures)
             raise self._nothing_found()
         with transaction.atomic():

@@ -214,20 +214,20 @@ def _forget_files(job: ScrapeJob) -> None:
 # ---- Look-alikes ----
 
 
-def lookalikes(job: ScrapeJob) -> QuerySet[ScrapedImage]:
-    """Return the pictures of a crawl that look like an image that was there, both of them still, and nobody has chosen."""
-    return (
-        ScrapedImage.objects.filter(
-            job=job,
-            is_settled=False,
-            resembles__isnull=False,
-            resembles__deleted_at=None,
-            image__isnull=False,
-            image__deleted_at=None,
-        )
-        .select_related("image", "resembles")
-        .order_by("position")
+def unsettled() -> QuerySet[ScrapedImage]:
+    """Return the pictures that look like an image that was there, both of them still, and nobody has chosen."""
+    return ScrapedImage.objects.filter(
+        is_settled=False,
+        resembles__isnull=False,
+        resembles__deleted_at=None,
+        image__isnull=False,
+        image__deleted_at=None,
     )
+
+
+def lookalikes(job: ScrapeJob) -> QuerySet[ScrapedImage]:
+    """Return those of a crawl, in the order in which they were found, with both images."""
+    return unsettled().filter(job=job).select_related("image", "resembles").order_by("position")
 
 
 def settle(item: ScrapedImage, *, keep: Keep) -> None:

@@ -17,6 +17,7 @@ from scraping.models import ScrapedImage, ScrapeJob
 from scraping.services import previews, reviewing
 from scraping.services.crawls import start_crawl
 from scraping.services.folders import folder_of, thumbnails_of
+from scraping.services.recording import Recorder
 from scraping.services.reviewing import Keep, NothingToReview, NothingToSettle, decide, settle
 from scraping.tests.factories import ScrapedImageFactory, ScrapeJobFactory
 from scraping.tests.reviews import reviewed_crawl, waiting_picture
@@ -195,6 +196,25 @@ class TestTakingIn:
         job.refresh_from_db()
         assert job.images_saved == 2
         assert Image.objects.in_album(job.album).get(labels__text="Zero")
+        assert not folder_of(job).pictures.exists()
+
+    def test_a_crawl_has_found_something_be_all_of_it_rejected_already(
+        self, quick, site, staff, sent, monkeypatch
+    ):
+        site.show("/", "<img src=/0.png>")
+        site.show("/0.png", drawing(0))
+        job = start_crawl(owner=staff, url=site.url(), needs_review=True)
+        finish = Recorder.finish
+
+        def finish_and_reject(recorder):
+            finish(recorder)
+            decide(job, approve=[], reject=keys(job))
+
+        monkeypatch.setattr(Recorder, "finish", finish_and_reject)
+        assert run_next(get_kind("scraping"))
+
+        job.refresh_from_db()
+        assert (job.status, job.end_reason, ends(job)) == ("completed", "finished", ["filtered rejected"])
         assert not folder_of(job).pictures.exists()
 
 
