@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from django.contrib.auth.models import User
 from django.db import transaction
+from pydantic import ValidationError
 
 from albums.models import Album, Visibility
 from imagehub.accounts import audit
@@ -30,6 +31,11 @@ USUAL_IMAGES = 1000
 class AlreadyFinished(Conflict):
     code = "already_finished"
     title = "The crawl has finished"
+
+
+class NotRepeatable(Conflict):
+    code = "not_repeatable"
+    title = "The crawl cannot be done again"
 
 
 class NotFinished(Conflict):
@@ -132,11 +138,15 @@ def retry_crawl(job: ScrapeJob, *, owner: User) -> ScrapeJob:
 
     Raises:
         NotFinished: it goes on still.
+        NotRepeatable: what it was to do is not known.
         BlockedAddress: an address that may not be fetched any more.
     """
     if not job.is_finished:
         raise NotFinished(f"The crawl is {job.status}.")
-    plan = plan_of(job)
+    try:
+        plan = plan_of(job)
+    except ValidationError:  # it comes from another system
+        raise NotRepeatable("How this crawl was done is not known well enough to do it again.") from None
     vetted_urls([*plan.start_urls, *plan.image_urls], is_list=True)
     return _queue(
         ScrapeJob(

@@ -12,6 +12,7 @@ from pathlib import Path
 import PIL.Image
 import pytest
 from django.conf import settings as django_settings
+from django.utils import timezone
 
 from albums.models import Image, ImageQuerySet
 from albums.tests.factories import AlbumFactory
@@ -23,8 +24,9 @@ from imagehub.jobs.registry import get_kind
 from imagehub.jobs.runner import run_next
 from imagehub.tests.together import beside
 from scraping.models import HostRecord, ScrapedPage, ScrapeJob
-from scraping.services.crawls import cancel_crawl, retry_crawl, start_crawl
+from scraping.services.crawls import NotRepeatable, cancel_crawl, retry_crawl, start_crawl
 from scraping.services.folders import folder_of, log_of
+from scraping.tests.factories import ScrapeJobFactory
 from scraping.tests.sites import Site, after_refusals, drawing
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("quick")]
@@ -322,3 +324,10 @@ class TestResume:
         assert stored == set(Image.objects.values_list("storage_name", flat=True))
         assert files <= {Path(item.file_name) for item in job.items.all()}
         assert ScrapedPage.objects.filter(job=job).count() == 1
+
+
+def test_a_crawl_of_which_nobody_knows_what_it_was_to_do_is_not_repeated(staff):
+    job = ScrapeJobFactory(config={"from": "elsewhere"}, status="completed", finished_at=timezone.now())
+
+    with pytest.raises(NotRepeatable):
+        retry_crawl(job, owner=staff)
