@@ -6,12 +6,14 @@ from django.views.generic import RedirectView
 
 from imagehub.api import problems
 from imagehub.api.docs import DocsView, SchemaView
+from scraping.api.purging import purge_urlpatterns
 
 api = [
     path("", include("imagehub.accounts.api.urls")),
     path("", include("imagehub.operations.api.urls")),
     path("", include("albums.api.urls")),
     path("", include("training.api.urls")),
+    path("", include(purge_urlpatterns)),
     path("", include("generation.api.urls")),
     path("schema/", SchemaView.as_view(), name="schema"),
     path("docs", RedirectView.as_view(url="/api/docs/")),

@@ -6,8 +6,10 @@ from django.db import DatabaseError
 
 from imagehub.database import drop_connections
 from imagehub.jobs.lease import Lease
+from imagehub.operations import purges
 from scraping.models import ScrapeJob
 from scraping.services import crawling, shared_store
+from scraping.services.purging import PURGE
 
 logger = logging.getLogger(__name__)
 
@@ -23,5 +25,15 @@ def forget_hosts() -> int:
         return shared_store.forget_hosts()
     except DatabaseError as error:
         logger.error("Hosts cannot be forgotten: %s", type(error).__name__)
+        drop_connections()
+    return 0
+
+
+def purge_by_the_clock() -> int:
+    """Delete what is left of crawls that ended as long ago as is configured; return how many purges that was."""
+    try:
+        return purges.purge_by_the_clock(PURGE)
+    except DatabaseError as error:
+        logger.error("Crawls cannot be purged: %s", type(error).__name__)
         drop_connections()
     return 0

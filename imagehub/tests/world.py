@@ -19,7 +19,8 @@ from generation.tests.factories import GenerationJobFactory
 from imagehub.accounts.tests.factories import ApiTokenFactory, UserFactory
 from imagehub.jobs.clusters import Cluster
 from imagehub.jobs.models import JobStatus, WorkerPresence
-from training.models import BaseModel, Checkpoint, LabelingJob, MetricPoint, Purge, Sample, TrainingRun
+from imagehub.operations.models import Purge
+from training.models import BaseModel, Checkpoint, LabelingJob, MetricPoint, Sample, TrainingRun
 from training.services.run_folders import folder_of
 from training.tests.factories import AdapterFactory, TrainingRunFactory, make_dataset
 
@@ -166,8 +167,10 @@ def build() -> World:
                 staff_only,
             )
         },
-        "purge": {
-            "done": Target(Purge.objects.create(requested_by=owner, older_than_days=30).pk, staff_only)
+        "training_purge": {"waiting": Target(_purge("training", owner).pk, staff_only)},
+        "scraping_purge": {
+            "waiting": Target(_purge("scraping", owner).pk, staff_only),
+            "of trainings": Target(_purge("training", owner).pk, nobody),
         },
         "token": {"of staff": Target(token.pk, lambda user: user == staff)},
     }
@@ -214,6 +217,10 @@ def _trained(owner: User, base_model: BaseModel, image: Image) -> TrainingRun:
         file_name="samples/step-000004-0.png", width=8, height=8,
     )  # fmt: skip
     return run
+
+
+def _purge(kind: str, owner: User) -> Purge:
+    return Purge.objects.create(kind=kind, origin=Purge.Origin.PERSON, requested_by=owner, older_than_days=30)
 
 
 def plant_bug(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
