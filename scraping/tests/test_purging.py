@@ -1,9 +1,12 @@
 """Purges of crawls: real folders, real rows, and what breaks off or comes in between."""
 
 import shutil
+import threading
+import time
 from datetime import timedelta
 
 import pytest
+from django.db import connections, transaction
 from django.utils import timezone
 
 from albums.tests.factories import ImageFactory
@@ -143,6 +146,33 @@ class TestReview:
         assert (freed.kept, freed.crawls, freed.expired) == (1, 0, 0)
         assert folder_of(job).pictures.exists()
         assert job.items.filter(state="review").count() == 2
+
+
+class TestAtTheSameTime:
+    pytestmark = pytest.mark.django_db(transaction=True)
+
+    def test_a_decision_that_is_being_written_counts(self):
+        job = crawl(needs_review=True)
+        item = ScrapedImageFactory(job=job, state="review")
+        is_written = threading.Event()
+
+        def approve():
+            with transaction.atomic():
+                ScrapeJob.objects.select_for_update(no_key=True).get(pk=job.pk)
+                ScrapedImage.objects.filter(pk=item.pk).update(reason="approved")
+                is_written.set()
+                time.sleep(0.3)
+            connections.close_all()
+
+        somebody = threading.Thread(target=approve)
+        somebody.start()
+        assert is_written.wait(10)
+        freed = purge()
+        somebody.join()
+
+        item.refresh_from_db()
+        assert (freed.kept, freed.expired, item.state) == (1, 0, "review")
+        assert folder_of(job).pictures.exists()
 
 
 class TestWhatLiesElsewhere:

@@ -127,9 +127,25 @@ class TestWork:
         row.refresh_from_db()
         assert row.state == "done"
 
+    def test_that_somebody_else_has_claimed_at_this_moment_is_left_to_him(self, errand):
+        row = purge()
+        is_taken = []
+
+        def somebody_is_faster(execute, sql, params, many, context):
+            if sql.startswith("UPDATE") and not is_taken:
+                is_taken.append(True)
+                Purge.objects.filter(pk=row.pk).update(state="working", worked_at=timezone.now())
+            return execute(sql, params, many, context)
+
+        with connection.execute_wrapper(somebody_is_faster):
+            assert purges.purge_waiting(Cluster.DEFAULT) == 0
+        assert is_taken
+        assert not errand.orders
+
     def test_a_command_that_died_is_given_up(self, errand):
         row = purge(origin="command", state="working", worked_at=timezone.now() - timedelta(hours=2))
 
+        assert tasks.purge_waiting("default") == 0
         assert tasks.see_to_purges() == 0
         row.refresh_from_db()
         assert (row.state, row.result) == ("failed", {"problem": "It was broken off"})
