@@ -16,7 +16,9 @@ class ScrapingConfig(AppConfig):
     def ready(self) -> None:
         from scraping import tasks
         from scraping.models import ScrapeJob
+        from scraping.services import purging
 
+        purging.register()
         post_migrate.connect(_ensure_schedules, sender=self)
         register(JobKind("scraping", ScrapeJob, Cluster.SCRAPING, tasks.scrape))
 
@@ -26,3 +28,4 @@ def _ensure_schedules(**_: Any) -> None:
 
     ensure_schedule("Forget hosts", "scraping.tasks.forget_hosts", daily_at=time(4, 30))
     ensure_schedule("Take in approved pictures", "scraping.tasks.take_in_approved", minutes=10)
+    ensure_schedule("Purge scrapes", "scraping.tasks.purge_by_the_clock", daily_at=time(4, 45))

@@ -192,7 +192,7 @@ MATRIX: dict[str, Access] = {
     "api/training/<pk>/samples/<sample_id>/file": api("GET", scope=Scope.TRAIN, of="training_run"),
     "api/training/<pk>/start": api("POST", scope=Scope.TRAIN, of="training_run", **PUBLIC),
     "api/training/artifacts/purge": api("POST"),
-    "api/training/artifacts/purge/<pk>": api("GET", of="purge"),
+    "api/training/artifacts/purge/<pk>": api("GET", of="training_purge"),
     "api/training/loras": api("GET", scope=Scope.TRAIN, **PUBLIC),
     "api/training/loras/<pk>/download": api("GET", scope=Scope.TRAIN, of="trained_adapter"),
     "api/training/recipe-schema": api("GET", **PUBLIC),
@@ -211,6 +211,8 @@ MATRIX: dict[str, Access] = {
         "POST", scope=Scope.SCRAPE, bodies={"POST": {"url": "https://gallery.example/"}}
     ),
     "api/scraping/stats": api("GET", **PUBLIC),
+    "api/scraping/artifacts/purge": api("POST"),
+    "api/scraping/artifacts/purge/<pk>": api("GET", of="scraping_purge"),
     "api/schema/": api("GET", **OPEN),
     "api/training/albums": api("GET", **PUBLIC),
     "api/training/preflight": api("POST", scope=Scope.TRAIN),
@@ -268,11 +270,11 @@ ADMIN_MODELS: dict[str, tuple[str, str]] = {
     "scraping.scrapedpage": (LOOK, LOOK),
     "scraping.scrapejob": ("view add change", "view add change"),  # to act on crawls: a page is read only
     "scraping.sitefile": (LOOK, LOOK),
+    "operations.purge": (LOOK, LOOK),
     "socialaccount.socialaccount": (NOTHING, ALL),
     "training.adapter": (ALL, ALL),
     "training.basemodel": (ALL, ALL),
     "training.labelingjob": ("view change", "view change"),  # to cancel on the list
-    "training.purge": (LOOK, LOOK),
     "training.trainingrun": ("view change", "view change"),  # to act on runs: what a page says is read only
 }
 """What staff, and what superusers may do on the pages of each model."""

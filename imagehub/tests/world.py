@@ -28,11 +28,12 @@ from generation.tests.factories import GenerationJobFactory
 from imagehub.accounts.tests.factories import ApiTokenFactory, UserFactory
 from imagehub.jobs.clusters import Cluster
 from imagehub.jobs.models import JobStatus, WorkerPresence
+from imagehub.operations.models import Purge
 from scraping.models import HostRecord, ScrapeJob
 from scraping.services.folders import log_of
 from scraping.services.plans import Plan, config_of
 from scraping.tests.factories import ScrapedImageFactory, ScrapedPageFactory, ScrapeJobFactory
-from training.models import BaseModel, Checkpoint, LabelingJob, MetricPoint, Purge, Sample, TrainingRun
+from training.models import BaseModel, Checkpoint, LabelingJob, MetricPoint, Sample, TrainingRun
 from training.services.run_folders import folder_of
 from training.tests.factories import AdapterFactory, TrainingRunFactory, make_dataset
 
@@ -181,8 +182,10 @@ def build() -> World:
                 staff_only,
             )
         },
-        "purge": {
-            "done": Target(Purge.objects.create(requested_by=owner, older_than_days=30).pk, staff_only)
+        "training_purge": {"waiting": Target(_purge("training", owner).pk, staff_only)},
+        "scraping_purge": {
+            "waiting": Target(_purge("scraping", owner).pk, staff_only),
+            "of trainings": Target(_purge("training", owner).pk, nobody),
         },
         "token": {"of staff": Target(token.pk, lambda user: user == staff)},
     }
@@ -266,6 +269,10 @@ def _crawls(owner: User, album: Album, image: Image) -> list[ScrapeJob]:
         name="pots", owner=owner, host=HOST, status=JobStatus.QUEUED, queued_at=now, retry_of=failed
     )
     return [failed, waiting]
+
+
+def _purge(kind: str, owner: User) -> Purge:
+    return Purge.objects.create(kind=kind, origin=Purge.Origin.PERSON, requested_by=owner, older_than_days=30)
 
 
 def plant_bug(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
