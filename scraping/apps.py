@@ -16,7 +16,9 @@ class ScrapingConfig(AppConfig):
     def ready(self) -> None:
         from scraping import tasks
         from scraping.models import ScrapeJob
+        from scraping.services import lineage
 
+        lineage.register()
         post_migrate.connect(_ensure_schedules, sender=self)
         register(JobKind("scraping", ScrapeJob, Cluster.SCRAPING, tasks.scrape))
 

@@ -119,10 +119,12 @@ class Recorder:
                 ],
             )
         items = self._items({event["url"]: event for event in batch if event["event"] == "item"})
-        if items and self._job.needs_review:
-            for item in items:
-                if item.state == ImageOutcome.SAVED:
-                    item.state = ImageOutcome.REVIEW
+        saved = [item for item in items if item.state == ImageOutcome.SAVED]
+        if saved:
+            self._job.refresh_from_db(fields=["needs_review"])  # a takedown sets it while the crawl runs
+        if self._job.needs_review:
+            for item in saved:
+                item.state = ImageOutcome.REVIEW
         if any(item.state == ImageOutcome.SAVED for item in items):
             take_in(self._job, items, fence=self._lease.hold)
         elif items:
