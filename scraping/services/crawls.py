@@ -131,7 +131,7 @@ def retry_crawl(job: ScrapeJob, *, owner: User) -> ScrapeJob:
             host=job.host,
             config=job.config,
             album=job.album,
-            album_name=job.album_name or ("" if job.album else job.name),  # it may be gone
+            album_name="" if job.album else job.album_name or job.name,
             visibility=job.visibility,
             needs_review=job.needs_review,
             retry_of=job,
