@@ -317,15 +317,17 @@ class TestImagesOfACrawl:
         first, second = add_crawl(head, name="Hearts"), add_crawl(head, name="Spades")
         for crawl, images in ((first, [both, one]), (second, [both])):
             head.add_album("Mine", images, source_type="scrape", source_id=crawl)
+        shared = head.add_album("Shared", [add_scraped_image(head, "shared.png")])
         for _ in range(2):
-            add_crawl(head, output_directory=OLD_FOLDER.format(1))
-        add_scraped_image(head, "a.png", file_path=OLD_FOLDER.format("1/a.png"))
-        add_scraped_image(head, "b.png", file_path="/b.png")
+            add_crawl(head, output_directory=OLD_FOLDER.format(1), album_id=shared)
         add_crawl(head, name="Root", output_directory="/")
+        for path in (OLD_FOLDER.format("1/a.png"), "/b.png"):
+            head.write(path[-5:])
+            add_scraped_image(head, path[-5:], file=False, file_path=path)
 
         import_legacy(head)
 
-        assert {name for name, crawl in crawls_of_images().items() if crawl} == {"one"}
+        assert crawls_of_images() == {"one": "Hearts"} | dict.fromkeys(["both", "shared", "a", "b"])
 
     def test_have_their_crawl_in_their_lineage_and_are_taken_down_with_its_host(self, old, owner):
         self.fill(old)

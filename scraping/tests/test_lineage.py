@@ -4,6 +4,7 @@ import json
 from datetime import UTC, datetime
 
 import pytest
+from django.contrib.auth.models import AnonymousUser
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
@@ -142,6 +143,12 @@ class TestLineage:
 
         assert client_of().get(f"/api/images/{hidden.pk}/lineage").status_code == 404
         assert [node["kind"] for node in answer(client_of(), poster)["nodes"]] == ["image"]
+
+    def test_names_no_source_of_a_picture_that_is_hidden(self):
+        hidden, shown = scraped(ScrapeJobFactory()), scraped(ScrapeJobFactory(visibility="public"))
+        keys = [Key("source", str(image.scraped_from.get().pk)) for image in (hidden, shown)]
+
+        assert list(lineage.describe_all(keys, AnonymousUser())) == keys[1:]
 
     def test_goes_on_from_what_was_made_of_a_picture(self, client, monkeypatch):
         source = scraped(ScrapeJobFactory(name="cards"))

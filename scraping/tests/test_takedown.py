@@ -92,6 +92,7 @@ class TestWhatIsFoundAtAHost:
         below = fetched("https://cdn.static.example.com/1.png")
         shown = fetched(page_url="https://www.example.com/page")
         fetched("https://notexample.com/1.png")
+        fetched("https://examples.com/1.png")
         fetched("https://example.com.evil.example/1.png")
         fetched("https://example.community/1.png")
 
