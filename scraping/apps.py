@@ -14,11 +14,15 @@ class ScrapingConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
+        from albums.legacy import register as register_importer
         from scraping import tasks
+        from scraping.legacy import import_crawls
         from scraping.models import ScrapeJob
-        from scraping.services import purging
+        from scraping.services import lineage, purging
 
+        lineage.register()
         purging.register()
+        register_importer("scraping", import_crawls)
         post_migrate.connect(_ensure_schedules, sender=self)
         register(JobKind("scraping", ScrapeJob, Cluster.SCRAPING, tasks.scrape))
 

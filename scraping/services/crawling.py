@@ -34,6 +34,7 @@ from imagehub.jobs.run_log import RunLog
 from scraping.models import ImageOutcome, PageOutcome, ScrapedImage, ScrapedPage, ScrapeJob
 from scraping.politeness.gatekeeper import Gatekeeper
 from scraping.services.folders import folder_of, log_of
+from scraping.services.intake import raise_if_album_is_gone
 from scraping.services.plans import assignment_of, manners, plan_of
 from scraping.services.recording import Recorder
 from scraping.services.reviewing import REJECTED
@@ -99,6 +100,7 @@ class _Crawl:
 
     def _prepare(self) -> None:
         """Tell the crawler what to do."""
+        raise_if_album_is_gone(self._job)
         plan = plan_of(self._job)
         known = ScrapedImage.objects.none()
         if self._job.album_id:

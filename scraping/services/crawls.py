@@ -156,7 +156,7 @@ def retry_crawl(job: ScrapeJob, *, owner: User) -> ScrapeJob:
             host=job.host,
             config=job.config,
             album=job.album,
-            album_name=job.album_name,
+            album_name="" if job.album else job.album_name or job.name,
             visibility=job.visibility,
             needs_review=job.needs_review,
             retry_of=job,

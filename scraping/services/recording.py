@@ -116,6 +116,12 @@ class Recorder:
                     update_fields=TOLD_AGAIN,
                 )
         items = self._items({event["url"]: event for event in batch if event["event"] == "item"})
+        saved = [item for item in items if item.state == ImageOutcome.SAVED]
+        if saved:
+            self._job.refresh_from_db(fields=["needs_review"])  # a takedown sets it while the crawl runs
+            if self._job.needs_review:
+                for item in saved:
+                    item.state = ImageOutcome.REVIEW
         if items:
             take_in(self._job, items, fence=self._lease.hold)
 
@@ -133,8 +139,6 @@ class Recorder:
                 continue
             else:
                 item = item_of(self._job, event, item.position, row=item)
-            if self._job.needs_review and item.state == ImageOutcome.SAVED:
-                item.state = ImageOutcome.REVIEW
             items.append(item)
         return items
 
