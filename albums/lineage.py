@@ -71,7 +71,7 @@ Quarantine = Callable[[Sequence[str], str], int]
 """Takes ids and a reason; takes these things out of use, and returns how many were not out of it yet."""
 
 Sources = Callable[[str], Iterable[Key]]
-"""Takes the name of a host; yields what was fetched from it and the hosts below it."""
+"""Takes the name of a host, or the address of a page; yields what was fetched from there, and what is to be fetched still."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,7 @@ _kinds: dict[str, Kind] = {}
 _origins: dict[str, list[Links]] = defaultdict(list)
 _results: dict[str, list[Links]] = defaultdict(list)
 _sources: list[Sources] = []
+_page_sources: list[Sources] = []
 
 
 def register_kind(kind: Kind) -> None:
@@ -110,10 +111,11 @@ def register_links(kind: str, *, origins: Links | None = None, results: Links | 
             registry[kind].append(links)
 
 
-def register_sources(sources: Sources) -> None:
-    """Say how to find what was fetched from a host."""
-    if sources not in _sources:
-        _sources.append(sources)
+def register_sources(of_host: Sources, *, of_page: Sources | None = None) -> None:
+    """Say how to find what was fetched from a host and those below it, and what from one page."""
+    for registry, sources in ((_sources, of_host), (_page_sources, of_page)):
+        if sources and sources not in registry:
+            registry.append(sources)
 
 
 def knows_sources() -> bool:
@@ -125,6 +127,12 @@ def found_at(host: str) -> Iterator[Key]:
     """Yield what was fetched from a host or one below it; some of it perhaps twice."""
     for sources in _sources:
         yield from sources(host)
+
+
+def found_on(page: str) -> Iterator[Key]:
+    """Yield what was fetched from one page, or from one address of a picture; some of it perhaps twice."""
+    for sources in _page_sources:
+        yield from sources(page)
 
 
 def trace(start: Node, user: "AbstractUser | AnonymousUser", *, forwards: bool = False) -> Lineage:

@@ -351,6 +351,8 @@ SPECTACULAR_SETTINGS = {
         "StopMode": "training.api.run_serializers.STOP_MODES",
         "EstimateBasis": "training.api.dataset_serializers.BASES",
         "HealthStatus": "imagehub.operations.health.STATUSES",
+        "PurgeState": "imagehub.operations.api.purge_views.STATES",
+        "PurgeOrigin": "imagehub.operations.api.purge_views.ORIGINS",
     },
 }
 

@@ -12,6 +12,7 @@ api = [
     path("", include("imagehub.operations.api.urls")),
     path("", include("albums.api.urls")),
     path("", include("training.api.urls")),
+    path("", include("scraping.api.urls")),
     path("", include("generation.api.urls")),
     path("schema/", SchemaView.as_view(), name="schema"),
     path("docs", RedirectView.as_view(url="/api/docs/")),

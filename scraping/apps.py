@@ -14,9 +14,15 @@ class ScrapingConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
+        from albums.legacy import register as register_importer
         from scraping import tasks
+        from scraping.legacy import import_crawls
         from scraping.models import ScrapeJob
+        from scraping.services import lineage, purging
 
+        lineage.register()
+        purging.register()
+        register_importer("scraping", import_crawls)
         post_migrate.connect(_ensure_schedules, sender=self)
         register(JobKind("scraping", ScrapeJob, Cluster.SCRAPING, tasks.scrape))
 
@@ -25,3 +31,5 @@ def _ensure_schedules(**_: Any) -> None:
     from imagehub.jobs.schedules import ensure_schedule  # needs loaded apps
 
     ensure_schedule("Forget hosts", "scraping.tasks.forget_hosts", daily_at=time(4, 30))
+    ensure_schedule("Take in approved pictures", "scraping.tasks.take_in_approved", minutes=10)
+    ensure_schedule("Purge scrapes", "scraping.tasks.purge_by_the_clock", daily_at=time(4, 45))

@@ -20,10 +20,11 @@ class TrainingConfig(AppConfig):
         from training import outlook, tasks
         from training.legacy import import_runs
         from training.models import Adapter, BaseModel, LabelingJob, TrainingRun
-        from training.services import lineage
+        from training.services import lineage, purging
         from training.services.uses import adapters_in_use, base_models_in_use, images_in_use
 
         lineage.register()
+        purging.register()
         register_importer("training", import_runs)
         post_migrate.connect(_ensure_schedules, sender=self)
         in_use.register(Adapter, adapters_in_use)
@@ -47,5 +48,4 @@ def _ensure_schedules(**_: Any) -> None:
     from imagehub.jobs.schedules import ensure_schedule  # needs loaded apps
 
     ensure_schedule("Promote checkpoints", "training.tasks.promote_waiting", minutes=10)
-    ensure_schedule("Do purges", "training.tasks.purge_waiting", minutes=10)
     ensure_schedule("Purge trainings", "training.tasks.purge_by_the_clock", daily_at=time(3, 15))

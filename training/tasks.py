@@ -8,8 +8,10 @@ from django.db import DatabaseError
 from imagehub.database import drop_connections
 from imagehub.errors import ImageHubError
 from imagehub.jobs.lease import Lease
+from imagehub.operations import purges
 from training.models import LabelingJob, TrainingRun
-from training.services import inspections, labeling, labeling_work, promoting, purging, supervising
+from training.services import inspections, labeling, labeling_work, promoting, supervising
+from training.services.purging import PURGE
 
 logger = logging.getLogger(__name__)
 
@@ -49,22 +51,12 @@ def promote_waiting() -> int:
     return 0
 
 
-def purge_waiting() -> int:
-    """Do the purges that were asked for; return how many."""
-    try:
-        return purging.purge_waiting()
-    except DatabaseError as error:
-        logger.error("Trainings cannot be purged: %s", type(error).__name__)
-        drop_connections()
-    return 0
-
-
 def purge_by_the_clock() -> int:
-    """Do what waits, and delete files of runs and items of labeling jobs that ended as long ago as is configured."""
+    """Delete files of runs and items of labeling jobs that ended as long ago as is configured; return how many purges that was."""
     try:
-        if days := purging.retention():
+        if days := purges.get_kind(PURGE).retention():
             labeling.forget_items(older_than=timedelta(days=days))
-        return purging.purge_by_the_clock()
+        return purges.purge_by_the_clock(PURGE)
     except DatabaseError as error:
         logger.error("Trainings cannot be purged: %s", type(error).__name__)
         drop_connections()

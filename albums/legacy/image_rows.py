@@ -11,7 +11,7 @@ from albums.decoding import PictureRefused
 from albums.legacy import pictures, values
 from albums.legacy.album_rows import created_at, visibility_of
 from albums.legacy.files import FileRefused
-from albums.legacy.running import LegacyRun, imported_images
+from albums.legacy.running import LegacyRun
 from albums.legacy.source import Row, key_of
 from albums.models import Image
 from albums.services import request_derivatives, save_image
@@ -38,7 +38,7 @@ def import_images(run: LegacyRun) -> None:
     table = run.report.table("images")
     for rows in in_batches(run.source.rows("images", COLUMNS), BATCH):
         keys = {row["id"]: image_key(row) for row in rows}
-        there = dict(imported_images(keys.values()))
+        there = run.imported(list(keys.items()))
         for row in rows:
             table.found += 1
             if keys[row["id"]] in there:

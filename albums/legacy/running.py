@@ -3,18 +3,21 @@
 import tempfile
 import uuid
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from django.contrib.auth.models import User
 
+from albums.batches import in_batches
+from albums.legacy import values
 from albums.legacy.files import LegacyFiles
 from albums.legacy.registry import importers
 from albums.legacy.report import Report
-from albums.legacy.source import LegacyDatabase
+from albums.legacy.source import LegacyDatabase, key_of
 from albums.models import Image
 from imagehub import storage
 
@@ -39,19 +42,37 @@ class LegacyRun:
         if self.dry_run:
             self.refused[table].add(row)
 
+    def imported(self, keys: Collection[tuple[int, uuid.UUID]]) -> dict[uuid.UUID, uuid.UUID]:
+        """Return by their keys the ids of those images that have been imported, each given with the id of its row.
+
+        Also of those in the trash.
+        """
+        rows = Image.objects.filter(
+            source_kind=Image.SourceKind.IMPORT, source_id__in=[key for _, key in keys]
+        )
+        found = dict(rows.values_list("source_id", "pk"))
+        return found | {key: self._traced[row] for row, key in keys if row in self._traced}
+
     def images_of(self, keys: Collection[tuple[int, uuid.UUID]]) -> dict[uuid.UUID, uuid.UUID]:
         """Return by their keys the ids of imported images, in a dry run also of those that would be."""
-        found = dict(imported_images(key for _, key in keys))
+        found = self.imported(keys)
         if self.dry_run:
             refused = self.refused["images"]
             found |= {key: key for row, key in keys if key not in found and row not in refused}
         return found
 
+    @cached_property
+    def _traced(self) -> dict[int, uuid.UUID]:
+        """By the ids of their rows, the images that an earlier run has given to the crawls that had brought them.
 
-def imported_images(keys: Iterable[uuid.UUID]) -> Iterator[tuple[Any, uuid.UUID]]:
-    """Yield the keys of those images that have been imported, each with its id. Also those in the trash."""
-    rows = Image.objects.filter(source_kind=Image.SourceKind.IMPORT, source_id__in=list(keys))
-    return rows.values_list("source_id", "pk").iterator()
+        Such an image names its crawl as its source, and its row by its place there.
+        """
+        found: dict[int, uuid.UUID] = {}
+        for rows in in_batches(self.source.rows("scrape_jobs", ("id", "name", "created_at"))):
+            crawls = [key_of("scrape_jobs", row, name=values.text(row["name"])) for row in rows]
+            images = Image.objects.filter(source_kind=Image.SourceKind.SCRAPE, source_id__in=crawls)
+            found |= dict(images.values_list("source_index", "pk"))
+        return found
 
 
 def run_import(

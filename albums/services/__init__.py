@@ -57,7 +57,7 @@ from albums.services.places import (
     set_cover,
     transfer_images,
 )
-from albums.services.quarantine import quarantine_images
+from albums.services.quarantine import contents_taken_down, quarantine_images
 from albums.services.search import index_words
 from albums.services.trash import NotInTrash, purge_images, restore_images, trash_images
 
@@ -83,6 +83,7 @@ __all__ = [
     "captions_of",
     "change_label",
     "clone_album",
+    "contents_taken_down",
     "create_album",
     "delete_album",
     "edit_labels",

@@ -113,8 +113,8 @@ def test_an_album_is_learned_and_its_word_draws_it(staff):
     stopped = answer(staff.get(path))
     assert stopped["status"] == "cancelled"
     assert 20 <= stopped["step"] < STEPS
-    (checkpoint,) = answer(staff.get(f"{path}/checkpoints"))["results"]
-    assert checkpoint["step"] == stopped["step"]
+    checkpoints = answer(staff.get(f"{path}/checkpoints"))["results"]
+    assert stopped["step"] in [checkpoint["step"] for checkpoint in checkpoints]
     assert not Adapter.objects.exists()
 
     assert answer(staff.post(f"{path}/resume"))["status"] == "queued"

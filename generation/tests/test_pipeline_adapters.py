@@ -97,7 +97,9 @@ class TestLayouts:
         ("name", "part"), [(name, part) for name, parts in PARTS.items() for part in parts]
     )
     def test_each_part_alone_takes_effect(self, load_base, tmp_path, name, part):
-        changes = tiny_adapters.make_changes(load_base(name), parts=[part], alpha=3.0, strength=3.0)
+        # Text encoders have to be changed much to be seen; a UNet changed so much would draw what rounding makes of it.
+        strength = 0.3 if part == "unet" else 3.0
+        changes = tiny_adapters.make_changes(load_base(name), parts=[part], alpha=3.0, strength=strength)
         file = tiny_adapters.write_kohya(tmp_path / "a.safetensors", changes, is_sdxl=name == "sdxl")
 
         self.check(load_base, name, changes, file)

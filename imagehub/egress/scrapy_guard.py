@@ -1,4 +1,4 @@
-"""The guard of a Scrapy crawl. Only the crawler imports this: it needs requirements-scraping.txt.
+"""The guard of a Scrapy crawl. Only the crawler imports this: nobody else waits for Scrapy to load.
 
 Scrapy has one place through which every request goes, whoever made it (a page, a redirect, robots.txt): the download handler.
 Twisted has one that is asked for every address before a connection is made, also for those that are numbers already: the

@@ -192,11 +192,27 @@ MATRIX: dict[str, Access] = {
     "api/training/<pk>/samples/<sample_id>/file": api("GET", scope=Scope.TRAIN, of="training_run"),
     "api/training/<pk>/start": api("POST", scope=Scope.TRAIN, of="training_run", **PUBLIC),
     "api/training/artifacts/purge": api("POST"),
-    "api/training/artifacts/purge/<pk>": api("GET", of="purge"),
+    "api/training/artifacts/purge/<pk>": api("GET", of="training_purge"),
     "api/training/loras": api("GET", scope=Scope.TRAIN, **PUBLIC),
     "api/training/loras/<pk>/download": api("GET", scope=Scope.TRAIN, of="trained_adapter"),
     "api/training/recipe-schema": api("GET", **PUBLIC),
     "api/training/stats": api("GET", **PUBLIC),
+    "api/scraping/jobs": api("GET", scope=Scope.SCRAPE, **PUBLIC),
+    "api/scraping/jobs/<pk>": api("GET", scope=Scope.SCRAPE, of="scrape_job", **PUBLIC),
+    "api/scraping/jobs/<pk>/cancel": api("POST", scope=Scope.SCRAPE, of="scrape_job", **PUBLIC),
+    "api/scraping/jobs/<pk>/events": api("GET", scope=Scope.SCRAPE, of="scrape_job"),
+    "api/scraping/jobs/<pk>/hosts": api("GET", scope=Scope.SCRAPE, of="scrape_job"),
+    "api/scraping/jobs/<pk>/items": api("GET", scope=Scope.SCRAPE, of="scrape_job"),
+    "api/scraping/jobs/<pk>/logs": api("GET", scope=Scope.SCRAPE, of="scrape_job"),
+    "api/scraping/jobs/<pk>/pages": api("GET", scope=Scope.SCRAPE, of="scrape_job"),
+    "api/scraping/jobs/<pk>/retry": api("POST", scope=Scope.SCRAPE, of="scrape_job", **PUBLIC),
+    "api/scraping/jobs/<pk>/review": api("POST", scope=Scope.SCRAPE, of="scrape_job", **PUBLIC),
+    "api/scraping/start": api(
+        "POST", scope=Scope.SCRAPE, bodies={"POST": {"url": "https://gallery.example/"}}
+    ),
+    "api/scraping/stats": api("GET", **PUBLIC),
+    "api/scraping/artifacts/purge": api("POST"),
+    "api/scraping/artifacts/purge/<pk>": api("GET", of="scraping_purge"),
     "api/schema/": api("GET", **OPEN),
     "api/training/albums": api("GET", **PUBLIC),
     "api/training/preflight": api("POST", scope=Scope.TRAIN),
@@ -222,6 +238,8 @@ ADMIN_EXTRAS: dict[str, dict[str, str]] = {
     "albums.image": {"upload/": "change"},
     "auth.user": {"<id>/password/": "change"},
     "generation.generationjob": {"pause/": "change", "resume/": "change"},
+    "scraping.scrapedimage": {"<id>/thumbnail/": "view"},
+    "scraping.scrapejob": {"<id>/act/": "change", "<id>/lookalikes/": "change", "<id>/review/": "change"},
     "training.trainingrun": {"<id>/act/": "change"},
 }
 """Pages that one model has beside those of all, and what they need."""
@@ -247,11 +265,16 @@ ADMIN_MODELS: dict[str, tuple[str, str]] = {
     ),  # to cancel on the list: a job's own page is read only
     "generation.setrun": ("view change", "view change"),  # the same
     "jobs.workerpresence": (LOOK, LOOK),
+    "scraping.hostrecord": ("view change", "view change"),  # to forgive hosts on the list
+    "scraping.scrapedimage": (LOOK, LOOK),
+    "scraping.scrapedpage": (LOOK, LOOK),
+    "scraping.scrapejob": ("view add change", "view add change"),  # to act on crawls: a page is read only
+    "scraping.sitefile": (LOOK, LOOK),
+    "operations.purge": (LOOK, LOOK),
     "socialaccount.socialaccount": (NOTHING, ALL),
     "training.adapter": (ALL, ALL),
     "training.basemodel": (ALL, ALL),
     "training.labelingjob": ("view change", "view change"),  # to cancel on the list
-    "training.purge": (LOOK, LOOK),
     "training.trainingrun": ("view change", "view change"),  # to act on runs: what a page says is read only
 }
 """What staff, and what superusers may do on the pages of each model."""

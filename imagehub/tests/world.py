@@ -12,14 +12,28 @@ import pytest
 from django.contrib.auth.models import User
 from django.utils import timezone
 
-from albums.models import Image, ImageQuerySet, LabelEdit, LabelKind, LabelOrigin, LabelRevision, Visibility
+from albums.models import (
+    Album,
+    Image,
+    ImageQuerySet,
+    LabelEdit,
+    LabelKind,
+    LabelOrigin,
+    LabelRevision,
+    Visibility,
+)
 from albums.tests.factories import AlbumFactory, ImageFactory, LabelFactory, picture
 from generation.models import SetRun
 from generation.tests.factories import GenerationJobFactory
 from imagehub.accounts.tests.factories import ApiTokenFactory, UserFactory
 from imagehub.jobs.clusters import Cluster
 from imagehub.jobs.models import JobStatus, WorkerPresence
-from training.models import BaseModel, Checkpoint, LabelingJob, MetricPoint, Purge, Sample, TrainingRun
+from imagehub.operations.models import Purge
+from scraping.models import HostRecord, ScrapeJob
+from scraping.services.folders import log_of
+from scraping.services.plans import Plan, config_of
+from scraping.tests.factories import ScrapedImageFactory, ScrapedPageFactory, ScrapeJobFactory
+from training.models import BaseModel, Checkpoint, LabelingJob, MetricPoint, Sample, TrainingRun
 from training.services.run_folders import folder_of
 from training.tests.factories import AdapterFactory, TrainingRunFactory, make_dataset
 
@@ -138,6 +152,7 @@ def build() -> World:
     ]
 
     trained = _trained(owner, models[1], private)
+    crawls = _crawls(owner, closed_album, private)
 
     def everybody(user: User | None) -> bool:
         return True
@@ -160,14 +175,17 @@ def build() -> World:
         "adapter": {"enabled": Target(shown.pk, everybody), "disabled": Target(disabled.pk, staff_only)},
         "model": {"enabled": Target(models[0].pk, everybody), "disabled": Target(models[1].pk, staff_only)},
         "training_run": {"failed": Target(trained.pk, everybody)},
+        "scrape_job": {crawl.status: Target(crawl.pk, everybody) for crawl in crawls},
         "trained_adapter": {
             "of a run": Target(
                 AdapterFactory(owner=owner, training_run=trained, training_step=4, on_disk=True).pk,
                 staff_only,
             )
         },
-        "purge": {
-            "done": Target(Purge.objects.create(requested_by=owner, older_than_days=30).pk, staff_only)
+        "training_purge": {"waiting": Target(_purge("training", owner).pk, staff_only)},
+        "scraping_purge": {
+            "waiting": Target(_purge("scraping", owner).pk, staff_only),
+            "of trainings": Target(_purge("training", owner).pk, nobody),
         },
         "token": {"of staff": Target(token.pk, lambda user: user == staff)},
     }
@@ -214,6 +232,47 @@ def _trained(owner: User, base_model: BaseModel, image: Image) -> TrainingRun:
         file_name="samples/step-000004-0.png", width=8, height=8,
     )  # fmt: skip
     return run
+
+
+def _crawls(owner: User, album: Album, image: Image) -> list[ScrapeJob]:
+    """A crawl that failed and one that waits. Of their sites and pictures nothing is public but the host of the first."""
+    now, secret_url = timezone.now(), f"https://gallery.example/?key={HOST}"
+    failed = ScrapeJobFactory(
+        name="kettles",
+        owner=owner,
+        host="gallery.example",
+        config=config_of(Plan(start_urls=[secret_url], max_pages=10, max_images=10, min_side=64)),
+        album=album,
+        album_name=PRIVATE_PROMPT,
+        status=JobStatus.FAILED,
+        attempt=1,
+        started_at=now,
+        finished_at=now,
+        worker=f"{HOST}:4711",
+        message=PRIVATE_PROMPT,
+        error_code="crawler_error",
+        error_detail=f"The crawler failed at {LORA_FILE}.",
+        error_trace=TRACE,
+    )
+    ScrapedImageFactory(
+        job=failed,
+        image=image,
+        url=secret_url,
+        captions=[{"text": PRIVATE_PROMPT, "origin": "alt"}],
+    )
+    ScrapedPageFactory(job=failed, url=secret_url)
+    HostRecord.objects.create(host="gallery.example", state={"requests": 2})
+    log = log_of(failed)
+    log.parent.mkdir(parents=True)
+    log.write_text(f"--- job {failed.pk} of request -\nCould not reach {HOST}\n")
+    waiting = ScrapeJobFactory(
+        name="pots", owner=owner, host=HOST, status=JobStatus.QUEUED, queued_at=now, retry_of=failed
+    )
+    return [failed, waiting]
+
+
+def _purge(kind: str, owner: User) -> Purge:
+    return Purge.objects.create(kind=kind, origin=Purge.Origin.PERSON, requested_by=owner, older_than_days=30)
 
 
 def plant_bug(monkeypatch: pytest.MonkeyPatch, text: str) -> None:

@@ -9,6 +9,7 @@ from scraping.models.jobs import (
     ScrapeJob,
     address_key,
     domain_key,
+    in_domain,
 )
 
 __all__ = [
@@ -21,4 +22,5 @@ __all__ = [
     "SiteFile",
     "address_key",
     "domain_key",
+    "in_domain",
 ]

@@ -8,11 +8,13 @@ from django.db import models
 from django.db.models import Q
 
 from albums.models import Album, Image, Visibility
+from imagehub.egress.hosts import read_host
 from imagehub.jobs.models import Job
 
 LONGEST_NAME = 200
 LONGEST_HOST = 253
 """Of a name in the DNS (RFC 1035, 3.1)."""
+LONGEST_KEY = LONGEST_HOST + 2
 
 
 def address_key(url: str) -> str:
@@ -23,12 +25,25 @@ def address_key(url: str) -> str:
 def domain_key(host: str) -> str:
     """Return a host with its labels the other way round: those of one domain begin alike, and stand together in an index.
 
-    ``www.example.com`` is ``com.example.www``; an address of the internet protocol stays as it is.
+    ``www.example.com`` is ``com.example.www``, however it is spelled; an address of the internet protocol stays as it is.
     """
-    host = host.rstrip(".").lower()
-    if ":" in host or host.replace(".", "").isdigit():
-        return host
-    return ".".join(reversed(host.split(".")))
+    try:
+        known = read_host(host.rstrip("."))
+    except ValueError:  # a page may call its hosts what it likes
+        return ".".join(reversed(host.rstrip(".").lower().split(".")))[:LONGEST_KEY]
+    return ".".join(reversed(known.split("."))) if isinstance(known, str) else str(known)
+
+
+def in_domain(column: str, host: str) -> Q:
+    """Return the condition that a column of domain keys names a host or one below it. What is no host names nothing."""
+    try:
+        known = read_host(host.rstrip("."))
+    except ValueError:
+        return Q(pk__in=[])
+    is_it = Q(**{column: domain_key(host)})
+    if not isinstance(known, str):  # nothing is below an address of the internet protocol
+        return is_it
+    return is_it | Q(**{f"{column}__startswith": f"{domain_key(host)}."})
 
 
 class ScrapeJob(Job):
@@ -118,14 +133,7 @@ class PageOutcome(models.TextChoices):
 class ScrapedQuerySet(models.QuerySet["ScrapedImage"]):
     def from_domain(self, host: str) -> Self:
         """Keep what was fetched from a host or one below it, or shown on a page there."""
-        key = domain_key(host)
-        below = f"{key}."
-        return self.filter(
-            Q(domain=key)
-            | Q(domain__startswith=below)
-            | Q(page_domain=key)
-            | Q(page_domain__startswith=below)
-        )
+        return self.filter(in_domain("domain", host) | in_domain("page_domain", host))
 
 
 class Address(models.Model):
@@ -136,9 +144,7 @@ class Address(models.Model):
     page_url = models.TextField(blank=True, help_text="Where it was found; empty: it was named.")
     final_url = models.TextField(blank=True, help_text="Where redirects have led.")
     redirects = models.JSONField(default=list, blank=True, help_text="The addresses on the way there.")
-    domain = models.CharField(
-        max_length=LONGEST_HOST + 2, db_index=True, help_text="Its host: see domain_key."
-    )
+    domain = models.CharField(max_length=LONGEST_KEY, db_index=True, help_text="Its host: see domain_key.")
     state = models.CharField(max_length=10)
     reason = models.CharField(max_length=40, blank=True, help_text="Why, to programs.")
     status = models.PositiveSmallIntegerField(null=True, blank=True, help_text="Of the last answer.")
@@ -165,7 +171,7 @@ class ScrapedImage(Address):
     position = models.PositiveIntegerField(help_text="Which of the crawl's pictures it is, from 0.")
     state = models.CharField(max_length=10, choices=ImageOutcome)
     page_domain = models.CharField(
-        max_length=LONGEST_HOST + 2, blank=True, db_index=True, help_text="The host of its page."
+        max_length=LONGEST_KEY, blank=True, db_index=True, help_text="The host of its page."
     )
     origin = models.CharField(max_length=20, blank=True, help_text="How the page shows it.")
     captions = models.JSONField(default=list, blank=True, help_text="Texts about it: text, origin.")

@@ -48,6 +48,7 @@ class Gatekeeper:
         manners: hosts.Manners | None = None,
         *,
         name: str = "",
+        kin: str = "",
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Decide by what a store remembers.
@@ -56,11 +57,13 @@ class Gatekeeper:
             store: what is shared.
             manners: how hosts are treated that say nothing themselves.
             name: of the crawler, different from those of all others that share the store.
+            kin: how the names of earlier attempts at the same crawl begin. They are gone: what they still hold is free.
             clock: returns a POSIX time.
         """
         self._store = store
         self._manners = manners or hosts.Manners()
         self._name = name
+        self._kin = kin
         self._clock = clock
         self._held: dict[str, str] = {}
         """Hosts, by the requests to them that are on their way."""
@@ -108,13 +111,22 @@ class Gatekeeper:
         if is_reserved and event.get("purpose") == "image" and event.get("obey_opt_outs") is not False:
             return {"verdict": "opted_out", "reason": "tdm_file"}
         host, holder = host_of(url), self._holder(event)
-        wait = self._store.change(
-            host, lambda state: hosts.take(state, self._manners, holder, now=now, crawl_delay=crawl_delay)
-        )
+
+        def take(state: hosts.HostState) -> hosts.Wait | None:
+            self._bury_kin(state)
+            return hosts.take(state, self._manners, holder, now=now, crawl_delay=crawl_delay)
+
+        wait = self._store.change(host, take)
         if wait is not None:
             return {"verdict": "wait", "seconds": round(wait.seconds + 0.0005, 3), "reason": wait.reason}
         self._held[holder] = host
         return {"verdict": "go", "robots": verdict, "opt_out": "tdm_file" if is_reserved else ""}
+
+    def _bury_kin(self, state: hosts.HostState) -> None:
+        """Free what attempts that were killed still hold."""
+        for holder in list(state.holders):
+            if self._kin and holder.startswith(self._kin) and not holder.startswith(f"{self._name}:"):
+                del state.holders[holder]
 
     def _needed(self, url: str, now: float) -> Message | None:
         """Return an answer as long as a file is missing that says whether this address may be fetched."""

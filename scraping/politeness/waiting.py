@@ -6,6 +6,9 @@ from email.utils import parsedate_to_datetime
 
 BASE_SECONDS = 1.0
 LONGEST_BACKOFF_SECONDS = 60.0
+LONGEST_RETRY_SECONDS = 24 * 3600.0
+"""A host that asks for more is asked again then, and may say so once more: no header closes one for ever."""
+
 LONGEST_HEADER = 64
 """Characters. The longest date of HTTP has 33."""
 
@@ -13,18 +16,19 @@ LONGEST_HEADER = 64
 def retry_after_seconds(value: str, now: float) -> float | None:
     """Return how many seconds from now a header ``Retry-After`` asks to wait (RFC 9110, 10.2.3).
 
-    It holds whole seconds or a date; anything else is None, a date in the past 0. ``now`` is a POSIX time.
+    It holds whole seconds or a date; anything else is None, a date in the past 0. More than a day counts as one. ``now`` is a
+    POSIX time.
     """
     value = value.strip()[:LONGEST_HEADER]
     if value.isascii() and value.isdigit():
-        return float(value)
+        return min(float(value), LONGEST_RETRY_SECONDS)
     try:
         at = parsedate_to_datetime(value)
     except (ValueError, TypeError, OverflowError):
         return None
     if at.tzinfo is None:
         at = at.replace(tzinfo=UTC)  # a date of HTTP is always in GMT, even where it forgets to say so
-    return max(0.0, at.timestamp() - now)
+    return min(max(0.0, at.timestamp() - now), LONGEST_RETRY_SECONDS)
 
 
 def full_jitter(failures: int) -> float:

@@ -10,6 +10,7 @@ from typing import Any
 
 from django.conf import settings
 from django.db import transaction
+from django.db.models import Q
 
 from imagehub.config import get_config
 from imagehub.jobs.child import (
@@ -33,8 +34,10 @@ from imagehub.jobs.run_log import RunLog
 from scraping.models import ImageOutcome, PageOutcome, ScrapedImage, ScrapedPage, ScrapeJob
 from scraping.politeness.gatekeeper import Gatekeeper
 from scraping.services.folders import folder_of, log_of
+from scraping.services.intake import raise_if_album_is_gone
 from scraping.services.plans import assignment_of, manners, plan_of
 from scraping.services.recording import Recorder
+from scraping.services.reviewing import REJECTED
 from scraping.services.shared_store import SharedStore
 
 logger = logging.getLogger(__name__)
@@ -97,6 +100,7 @@ class _Crawl:
 
     def _prepare(self) -> None:
         """Tell the crawler what to do."""
+        raise_if_album_is_gone(self._job)
         plan = plan_of(self._job)
         known = ScrapedImage.objects.none()
         if self._job.album_id:
@@ -118,7 +122,9 @@ class _Crawl:
             log=log,
             env=environment_without_secrets(),
         )
-        gatekeeper = Gatekeeper(SharedStore(), manners(), name=f"{self._job.pk}:{self._job.attempt}")
+        # Named by its claim: an attempt that was handed back is counted no further, and comes again under its number.
+        kin = f"{self._job.pk}:"
+        gatekeeper = Gatekeeper(SharedStore(), manners(), name=f"{kin}{self._job.token}", kin=kin)
         child.start()
 
         def hear(event: dict[str, Any]) -> None:
@@ -204,7 +210,7 @@ class _Crawl:
                 "Crawl %s has found %s pictures and noted %s", self._job.pk, finished["found"], written
             )
         is_there = (ImageOutcome.SAVED, ImageOutcome.DUPLICATE, ImageOutcome.REVIEW)
-        if not items.filter(state__in=is_there).exists():
+        if not items.filter(Q(state__in=is_there) | Q(reason=REJECTED)).exists():
             self._lease.note(**figures)
             raise self._nothing_found()
         with transaction.atomic():

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from django.contrib.auth.models import User
 from django.db import transaction
+from pydantic import ValidationError
 
 from albums.models import Album, Visibility
 from imagehub.accounts import audit
@@ -13,12 +14,28 @@ from imagehub.jobs.clusters import Cluster
 from imagehub.jobs.models import JobStatus
 from imagehub.jobs.queue import ring
 from scraping.models import ScrapeJob
-from scraping.services.plans import Plan, config_of, host_of_plan, split_by_ending, vetted_urls
+from scraping.services.plans import (
+    MOST_PAGES,
+    Plan,
+    config_of,
+    host_of_plan,
+    plan_of,
+    split_by_ending,
+    vetted_urls,
+)
+
+USUAL_IMAGES = 1000
+"""So many pictures are collected where nobody says how many."""
 
 
 class AlreadyFinished(Conflict):
     code = "already_finished"
     title = "The crawl has finished"
+
+
+class NotRepeatable(Conflict):
+    code = "not_repeatable"
+    title = "The crawl cannot be done again"
 
 
 class NotFinished(Conflict):
@@ -36,7 +53,7 @@ def start_crawl(
     depth: int | None = None,
     follow_links: bool = True,
     follow: str = "site",
-    max_images: int = 1000,
+    max_images: int | None = None,
     max_pages: int | None = None,
     min_side: int | None = None,
     obey_robots: bool = True,
@@ -53,13 +70,13 @@ def start_crawl(
         url: of a page to begin with.
         urls: in its place, a list of addresses: what ends like a picture is fetched as one, all else is read as a page. Links
             are followed from none of them.
-        name: what it is called, for everybody to read; by default after the host.
+        name: what it is called, for everybody to read; by default after the host, if everybody may know of that.
         description: likewise.
         depth: 1 reads the first page only; each more follows the links of what was read before.
         follow_links: whether links are followed at all.
         follow: where to: ``host``, ``site`` (the same registrable domain) or ``anywhere``.
-        max_images: after so many it ends.
-        max_pages: so many are read at most.
+        max_images: after so many it ends; by default 1000.
+        max_pages: so many are read at most; by default as many as are configured.
         min_side: in pixels, of pictures that are kept.
         obey_robots: whether what robots.txt forbids is left alone. Audited.
         obey_opt_outs: whether pictures whose site opts out of AI are left alone. Audited.
@@ -75,13 +92,17 @@ def start_crawl(
     limits = get_config().scraping
     if bool(url) == bool(urls):
         raise Invalid("Either one address or a list of addresses is needed.", pointer="/url", code="required")
+    if max_images is None:
+        max_images = min(USUAL_IMAGES, limits.max_images)
     if max_images > limits.max_images:
         raise Invalid(f"One crawl collects at most {limits.max_images} pictures.", pointer="/max_images")
     if max_pages is not None and max_pages > limits.max_pages:
         raise Invalid(f"One crawl reads at most {limits.max_pages} pages.", pointer="/max_pages")
     found = vetted_urls(urls or [url], is_list=bool(urls))
     pages, pictures = split_by_ending(found) if urls else (found, [])
-    follows = follow_links and not urls
+    if len(pages) > MOST_PAGES:
+        raise Invalid(f"A list names at most {MOST_PAGES} pages beside pictures.", pointer="/urls")
+    follows = follow_links and not urls and depth != 1
     plan = Plan(
         start_urls=pages,
         image_urls=pictures,
@@ -117,11 +138,15 @@ def retry_crawl(job: ScrapeJob, *, owner: User) -> ScrapeJob:
 
     Raises:
         NotFinished: it goes on still.
+        NotRepeatable: what it was to do is not known.
         BlockedAddress: an address that may not be fetched any more.
     """
     if not job.is_finished:
         raise NotFinished(f"The crawl is {job.status}.")
-    plan = Plan.model_validate(job.config)
+    try:
+        plan = plan_of(job)
+    except ValidationError:  # it comes from another system
+        raise NotRepeatable("How this crawl was done is not known well enough to do it again.") from None
     vetted_urls([*plan.start_urls, *plan.image_urls], is_list=True)
     return _queue(
         ScrapeJob(
@@ -131,7 +156,7 @@ def retry_crawl(job: ScrapeJob, *, owner: User) -> ScrapeJob:
             host=job.host,
             config=job.config,
             album=job.album,
-            album_name=job.album_name,
+            album_name="" if job.album else job.album_name or job.name,
             visibility=job.visibility,
             needs_review=job.needs_review,
             retry_of=job,
@@ -162,6 +187,9 @@ def _queue(job: ScrapeJob) -> ScrapeJob:
     job.full_clean(validate_constraints=False, exclude=["owner", "album", "retry_of"])
     with transaction.atomic():
         job.save(force_insert=True)
+        # The entry of the new row may be cut short by a long list of addresses; this one must not be missed.
+        if overridden := {name: False for name in ("obey_robots", "obey_opt_outs") if not job.config[name]}:
+            audit.record("scrapejob.override", job, after=overridden)
         ScrapeJob.objects.filter(pk=job.pk, status=JobStatus.PENDING).enqueue()
         ring(Cluster.SCRAPING)
     job.refresh_from_db()

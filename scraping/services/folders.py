@@ -15,3 +15,8 @@ def folder_of(job: ScrapeJob) -> CrawlFolder:
 def log_of(job: ScrapeJob) -> Path:
     """Return where what the crawler of a crawl prints is kept. It need not be there."""
     return folder_of(job).root / "run.log"
+
+
+def thumbnails_of(job: ScrapeJob) -> Path:
+    """Return where the thumbnails are kept by which somebody decides on the pictures of a crawl. It need not be there."""
+    return folder_of(job).root / "thumbnails"

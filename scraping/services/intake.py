@@ -9,8 +9,10 @@ from django.db import transaction
 from albums.decoding import UnsupportedPicture
 from albums.models import Album, AlbumImage, Image, LabelKind, LabelOrigin
 from albums.services import (
+    AlbumGone,
     NewLabel,
     add_images_to_album,
+    contents_taken_down,
     create_album,
     put_labels,
     remember_looks,
@@ -33,7 +35,7 @@ CHANGED = [
     "duplicate_of", "final_url", "redirects", "status", "robots", "opt_out", "licence", "captions", "attempts",
     "fetched_at",
 ]  # fmt: skip
-"""What a later attempt may say differently about an address."""
+"""What may become different about an address that has a row."""
 
 
 def take_in(
@@ -41,8 +43,8 @@ def take_in(
 ) -> None:
     """Take the files of pictures into the library and the album of their crawl, and write their rows, all in one transaction.
 
-    What became of each stands on it then: ``saved`` with its image, ``duplicate`` with the one that was there, or ``filtered``.
-    A saved one may resemble another image, between which somebody has to choose.
+    What became of each stands on it then: ``saved`` with its image, ``duplicate`` with the one that was there, or ``filtered``,
+    also where the same picture was taken down (``taken_down``). A saved one may resemble another image: somebody has to choose.
     Items that have come to another end are only written down. Rows may be new or not. Not to be called with a transaction open.
 
     Args:
@@ -69,21 +71,17 @@ def take_in(
     with transaction.atomic():
         fence()
         _write(job, [(item, file.image) for item, file in zip(wanted, files, strict=True) if file.image])
-        note(job, items)
+        _note(job, items)
 
 
-def note(job: ScrapeJob, items: Sequence[ScrapedImage]) -> None:
-    """Write items down, and count what the crawl has saved. Rows that are there are changed."""
-    with transaction.atomic():
-        _link_duplicates(job, items)
-        new = [item for item in items if item._state.adding]
-        ScrapedImage.objects.bulk_create(
-            new, update_conflicts=True, unique_fields=["job", "key"], update_fields=CHANGED
-        )
-        ScrapedImage.objects.bulk_update([item for item in items if not item._state.adding], CHANGED)
-        saved = ScrapedImage.objects.filter(job=job, state=ImageOutcome.SAVED).count()
-        ScrapeJob.objects.filter(pk=job.pk).update(images_saved=saved)
-        job.images_saved = saved
+def _note(job: ScrapeJob, items: Sequence[ScrapedImage]) -> None:
+    """Write items down, and count what the crawl has saved."""
+    _link_duplicates(job, items)
+    new, known = [item for item in items if item._state.adding], [item for item in items if item.pk]
+    ScrapedImage.objects.bulk_update(known, CHANGED)
+    ScrapedImage.objects.bulk_create(new)
+    job.images_saved = ScrapedImage.objects.filter(job=job, state=ImageOutcome.SAVED).count()
+    ScrapeJob.objects.filter(pk=job.pk).update(images_saved=job.images_saved)
 
 
 def _incoming(job: ScrapeJob, item: ScrapedImage) -> IncomingFile:
@@ -111,7 +109,13 @@ def _new_image(job: ScrapeJob, item: ScrapedImage) -> Image:
 
 
 def _write(job: ScrapeJob, pairs: Sequence[tuple[ScrapedImage, Image]]) -> None:
-    """Insert the images that are new, and append them and those that were there to the album."""
+    """Insert the images that are new, and append them and those that were there to the album. None that was taken down."""
+    taken_down = contents_taken_down(image.sha256 for _, image in pairs)
+    for item, image in pairs:
+        if image.sha256 in taken_down:
+            item.state, item.reason = ImageOutcome.FILTERED, "taken_down"
+            item.resembles = None
+    pairs = [(item, image) for item, image in pairs if image.sha256 not in taken_down]
     if not pairs:
         return
     album = _album_of(job)
@@ -141,9 +145,29 @@ def _write(job: ScrapeJob, pairs: Sequence[tuple[ScrapedImage, Image]]) -> None:
     request_derivatives(image.pk for image in new.values())
 
 
+def raise_if_album_is_gone(job: ScrapeJob) -> None:
+    """Check that the album of a crawl that goes on is there still, or is to be made now.
+
+    Whoever deletes it in the meantime has no use for what else would come, and is not to meet it again under the same name.
+
+    Raises:
+        AlbumGone: somebody deleted it.
+    """
+    is_to_be_made = bool(job.album_name) and not job.images_saved
+    if job.album_id is None and not job.is_finished and not is_to_be_made:
+        raise AlbumGone("The album of the crawl has been deleted.")
+
+
 def _album_of(job: ScrapeJob) -> Album:
-    """Return the album of a crawl; made now, if it is to be a new one and nobody has needed it yet."""
+    """Return the album of a crawl; made now, if it is to be a new one and nobody has needed it yet.
+
+    What was approved after the crawl had ended comes into a new one as well, if that of the crawl was deleted.
+
+    Raises:
+        AlbumGone: see :func:`raise_if_album_is_gone`.
+    """
     job.refresh_from_db(fields=["album"])
+    raise_if_album_is_gone(job)
     if job.album is None:
         job.album = create_album(
             Album(

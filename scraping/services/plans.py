@@ -18,6 +18,8 @@ from scraping.politeness.hosts import Manners
 from scraping.politeness.robots import PRODUCT
 
 MOST_URLS = 10_000
+MOST_PAGES = 1_000
+"""Of a list of addresses, so many may be pages: the crawler begins with no more."""
 
 
 class Plan(BaseModel):

@@ -1,4 +1,4 @@
-"""What the crawler of one job tells, written down: by a thread of its own, so that the crawler never waits for it."""
+"""What the crawler of one job tells, written down by a thread of its own, so that the crawler never waits for it."""
 
 import queue
 import threading
@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-from django.db import connections
+from django.db import connections, transaction
 from django.db.models import Max
 
 from imagehub.jobs.lease import Lease
@@ -22,13 +22,16 @@ from scraping.models import (
     domain_key,
 )
 from scraping.services.comparing import note_lookalikes
-from scraping.services.intake import note, take_in
+from scraping.services.intake import take_in
 
 BATCH = 32
 """Pictures, and other ends, that are written in one transaction."""
 
 PATIENCE_SECONDS = 1.0
 """So long a batch waits until it is full."""
+
+TOLD_AGAIN = ["state", "reason", "status", "attempts", "fetched_at", "images_found", "links_found"]
+"""What a later attempt may say differently about a page."""
 
 Event = Mapping[str, Any]
 
@@ -103,33 +106,26 @@ class Recorder:
         return batch, False
 
     def _record(self, batch: Sequence[Event]) -> None:
-        pages = [event for event in batch if event["event"] == "page"]
+        pages = {event["url"]: page_of(self._job, event) for event in batch if event["event"] == "page"}
         if pages:
-            ScrapedPage.objects.bulk_create(
-                {event["url"]: page_of(self._job, event) for event in pages}.values(),
-                update_conflicts=True,
-                unique_fields=["job", "key"],
-                update_fields=[
-                    "state",
-                    "reason",
-                    "status",
-                    "attempts",
-                    "fetched_at",
-                    "images_found",
-                    "links_found",
-                ],
-            )
+            with transaction.atomic():
+                self._lease.hold()
+                ScrapedPage.objects.bulk_create(
+                    pages.values(),
+                    update_conflicts=True,
+                    unique_fields=["job", "key"],
+                    update_fields=TOLD_AGAIN,
+                )
         items = self._items({event["url"]: event for event in batch if event["event"] == "item"})
-        if items and self._job.needs_review:
-            for item in items:
-                if item.state == ImageOutcome.SAVED:
+        saved = [item for item in items if item.state == ImageOutcome.SAVED]
+        if saved:
+            self._job.refresh_from_db(fields=["needs_review"])  # a takedown sets it while the crawl runs
+            if self._job.needs_review:
+                for item in saved:
                     item.state = ImageOutcome.REVIEW
-            note_lookalikes(self._job, [item for item in items if item.state == ImageOutcome.REVIEW])
-        if any(item.state == ImageOutcome.SAVED for item in items):
+                note_lookalikes(self._job, saved)
+        if items:
             take_in(self._job, items, fence=self._lease.hold)
-        elif items:
-            self._lease.hold()
-            note(self._job, items)
 
     def _items(self, events: Mapping[str, Event]) -> list[ScrapedImage]:
         """Return rows for what is told, but for those that an earlier attempt has written."""

@@ -4,6 +4,7 @@ import random
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import asdict
 from datetime import timedelta
 from typing import TypeVar
@@ -47,7 +48,7 @@ class SharedStore:
         while True:
             row = HostRecord.objects.filter(pk=host).values_list("state", "version").first()
             before, version = row or ({}, None)
-            state = HostState(**before)
+            state = HostState(**deepcopy(before))
             result = step(state)
             after = asdict(state)
             if after == before or self._swap(host, version, after):

@@ -67,7 +67,8 @@ class TestRetryAfter:
             ("soon", None),
             ("", None),
             ("²", None),
-            ("9" * 5000, float("9" * 64)),
+            ("9" * 5000, waiting.LONGEST_RETRY_SECONDS),
+            ("Fri, 31 Dec 9999 23:59:59 GMT", waiting.LONGEST_RETRY_SECONDS),
         ],
     )
     def test_reads_seconds_and_dates(self, value, seconds):

@@ -2,6 +2,6 @@
 
 from training.admin.labeling import LabelingJobAdmin
 from training.admin.registry import AdapterAdmin, BaseModelAdmin
-from training.admin.runs import PurgeAdmin, TrainingRunAdmin
+from training.admin.runs import TrainingRunAdmin
 
-__all__ = ["AdapterAdmin", "BaseModelAdmin", "LabelingJobAdmin", "PurgeAdmin", "TrainingRunAdmin"]
+__all__ = ["AdapterAdmin", "BaseModelAdmin", "LabelingJobAdmin", "TrainingRunAdmin"]

@@ -9,7 +9,6 @@ from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
-from django.template.defaultfilters import filesizeformat
 from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html, format_html_join
 
@@ -20,7 +19,7 @@ from imagehub.jobs.outlook import look_ahead
 from imagehub.jobs.registry import get_kind
 from training.admin.drawings import short, sparkline
 from training.admin.run_page import NOTHING, RunPage
-from training.models import Checkpoint, Purge, TrainingRun
+from training.models import Checkpoint, TrainingRun
 from training.services import metrics, promoting, runs
 
 KIND = "training"
@@ -288,36 +287,6 @@ class TrainingRunAdmin(RunPage, admin.ModelAdmin):
     def has_change_permission(self, request: HttpRequest, obj: TrainingRun | None = None) -> bool:
         """One may act on runs, but what a page says of one is there to be read."""
         return obj is None and super().has_change_permission(request)
-
-
-@admin.register(Purge)
-class PurgeAdmin(admin.ModelAdmin):
-    """What was deleted of old runs, and when."""
-
-    list_display = ["created_at", "state", "older_than_days", "is_dry_run", "requested_by", "outcome"]
-    list_filter = ["state", "is_dry_run"]
-    list_select_related = ["requested_by"]
-    ordering = ["-created_at", "-id"]
-
-    @admin.display(description="Outcome")
-    def outcome(self, purge: Purge) -> str:
-        if not purge.result:
-            return NOTHING
-        if problem := purge.result.get("problem"):
-            return str(problem)
-        freed = filesizeformat(purge.result.get("bytes", 0))
-        return (
-            f"{purge.result.get('runs', 0)} runs, {purge.result.get('checkpoints', 0)} checkpoints, {freed}"
-        )
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Purge | None = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Purge | None = None) -> bool:
-        return False
 
 
 def duration(seconds: float | None) -> str:

@@ -10,7 +10,6 @@ from typing import Any, cast
 from django.contrib.auth.models import User
 from django.http import StreamingHttpResponse
 from django.http.response import HttpResponseBase
-from django.urls import reverse
 from django.utils.http import content_disposition_header
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema, extend_schema_view
@@ -27,21 +26,22 @@ from imagehub.accounts.models import Scope
 from imagehub.api.permissions import StaffOnly, StaffOrReadOnly
 from imagehub.api.schema import problem
 from imagehub.config import get_config
+from imagehub.operations.api.purge_views import PurgeRecordView, PurgeRequestSerializer, PurgeView
 from training.api.run_serializers import (
     CheckpointSerializer,
     FiguresSerializer,
     PromoteSerializer,
-    PurgeRequestSerializer,
-    PurgeSerializer,
     RecipeSchemaSerializer,
     SampleSerializer,
     TrainedAdapterSerializer,
+    TrainingPurgeSerializer,
 )
-from training.models import Adapter, AdapterQuerySet, Checkpoint, Purge, Sample, TrainingRun
+from training.models import Adapter, AdapterQuerySet, Checkpoint, Sample, TrainingRun
 from training.presets import PRESETS
 from training.recipe import Recipe
-from training.services import metrics, promoting, purging
+from training.services import metrics, promoting
 from training.services.adapters import locate_adapter
+from training.services.purging import PURGE
 from training.services.run_folders import file_in, folder_of
 
 PIECE_BYTES = 256 * 1024
@@ -190,45 +190,35 @@ class RecipeSchemaView(APIView):
         return Response({"schema": Recipe.model_json_schema(), "bounds": bounds, "presets": PRESETS})
 
 
-class PurgeView(APIView):
-    """Clearing out the files of runs that ended some time ago."""
-
-    permission_classes = [StaffOnly]
-    required_scope = Scope.ADMIN
-
-    @extend_schema(
+@extend_schema_view(
+    post=extend_schema(
         operation_id="training_artifacts_purge",
         request=PurgeRequestSerializer,
-        responses={HTTPStatus.ACCEPTED: PurgeSerializer},
+        responses={HTTPStatus.ACCEPTED: TrainingPurgeSerializer},
+        description="Ask for the files of old runs to be deleted, but for checkpoints that are pinned, best or in use.\n\n"
+        "The answer is a record, at which `Location` tells how far it is and what came of it.",
     )
-    def post(self, request: Request) -> Response:
-        """Ask for the files of old runs to be deleted, but for checkpoints that are pinned, best or in use.
+)
+class TrainingPurgeView(PurgeView):
+    """Clearing out the files of runs that ended some time ago."""
 
-        The answer is a record, at which `Location` tells how far it is and what came of it.
-        """
-        body = PurgeRequestSerializer(data=request.data)
-        body.is_valid(raise_exception=True)
-        purge = purging.request_purge(
-            user=cast(User, request.user),
-            older_than_days=body.validated_data.get("older_than_days"),
-            is_dry_run=body.validated_data["dry_run"],
-        )
-        return Response(
-            PurgeSerializer(purge).data,
-            status=status.HTTP_202_ACCEPTED,
-            headers={"Location": reverse("training-purge", args=[purge.pk])},
-        )
+    kind = PURGE
+    serializer_class = TrainingPurgeSerializer
+    record_route = "training-purge"
 
 
-class PurgeRecordView(APIView):
-    """One clearing out."""
+@extend_schema_view(
+    get=extend_schema(
+        operation_id="training_artifacts_purge_record",
+        responses=TrainingPurgeSerializer,
+        description="Return how far a purge is, and what came of it.",
+    )
+)
+class TrainingPurgeRecordView(PurgeRecordView):
+    """One clearing out of the files of runs."""
 
-    permission_classes = [StaffOnly]
-
-    @extend_schema(operation_id="training_artifacts_purge_record", responses=PurgeSerializer)
-    def get(self, request: Request, pk: uuid.UUID) -> Response:
-        """Return how far a purge is, and what came of it."""
-        return Response(PurgeSerializer(get_object_or_404(Purge, pk=pk)).data)
+    kind = PURGE
+    serializer_class = TrainingPurgeSerializer
 
 
 def _file(path: Path, *, name: str, content_type: str, is_attachment: bool = False) -> HttpResponseBase:

@@ -1,7 +1,6 @@
 """How runs, and what comes out of them, look in the API."""
 
 import uuid
-from typing import Any
 
 from django.urls import reverse
 from drf_spectacular.types import OpenApiTypes
@@ -11,22 +10,21 @@ from rest_framework import serializers
 from imagehub import roots
 from imagehub.api.jobs import JobSerializer
 from imagehub.api.serializers import (
-    StrictBooleanField,
     StrictCharField,
     StrictChoiceField,
     StrictIntegerField,
     StrictSerializer,
     ToldInPart,
 )
+from imagehub.operations.api.purge_views import PurgeResultSerializer, PurgeSerializer
 from training.api.dataset_serializers import TrainingSourceSerializer
-from training.models import Adapter, Checkpoint, Purge, Sample, TrainingRun
+from training.models import Adapter, Checkpoint, Sample, TrainingRun
 from training.services.run_folders import checkpoint_path, folder_of
 from training.trainer.checkpoint_files import folder_name
 
 LONGEST_NAME = 200
 LONGEST_DESCRIPTION = 5000
 GREATEST_PRIORITY = 100
-MOST_DAYS = 36_500
 STOP_MODES = TrainingRun.StopMode.choices
 
 
@@ -287,39 +285,16 @@ class RecipeSchemaSerializer(serializers.Serializer):
     presets = serializers.DictField(child=serializers.DictField(), help_text="Starting points, for `config`.")
 
 
-class PurgeRequestSerializer(StrictSerializer):
-    """Which files to delete."""
-
-    older_than_days = StrictIntegerField(
-        required=False,
-        min_value=0,
-        max_value=MOST_DAYS,
-        help_text="Of runs that ended so long ago. Default: what is configured; needed where that is never.",
-    )
-    dry_run = StrictBooleanField(default=False, help_text="Only say what would be deleted.")
-
-
-class PurgeResultSerializer(serializers.Serializer):
+class TrainingPurgeResultSerializer(PurgeResultSerializer):
     runs = serializers.IntegerField(required=False, help_text="Of which nothing is left but the row.")
     checkpoints = serializers.IntegerField(required=False)
     cached_files = serializers.IntegerField(required=False)
-    bytes = serializers.IntegerField(required=False)
     kept = serializers.ListField(
         child=serializers.DictField(), required=False, help_text="Runs of which checkpoints are kept."
     )
-    problem = serializers.CharField(required=False)
 
 
-class PurgeSerializer(serializers.ModelSerializer):
-    """One clearing out, and what came of it."""
+class TrainingPurgeSerializer(PurgeSerializer):
+    """One clearing out of the files of runs, and what came of it."""
 
-    dry_run = serializers.BooleanField(source="is_dry_run", read_only=True)
-    result = PurgeResultSerializer(read_only=True)
-
-    class Meta:
-        model = Purge
-        fields = ["id", "state", "older_than_days", "dry_run", "result", "created_at", "finished_at"]
-        read_only_fields = fields
-
-    def to_representation(self, instance: Purge) -> dict[str, Any]:
-        return super().to_representation(instance) | {"result": instance.result}
+    result = TrainingPurgeResultSerializer(read_only=True)

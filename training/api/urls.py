@@ -35,8 +35,14 @@ urlpatterns: list[URLPattern | URLResolver] = [
         result_views.AdapterFileView.as_view(),
         name="training-lora-download",
     ),
-    path("training/artifacts/purge", result_views.PurgeView.as_view(), name="training-artifacts-purge"),
-    path("training/artifacts/purge/<uuid:pk>", result_views.PurgeRecordView.as_view(), name="training-purge"),
+    path(
+        "training/artifacts/purge", result_views.TrainingPurgeView.as_view(), name="training-artifacts-purge"
+    ),
+    path(
+        "training/artifacts/purge/<uuid:pk>",
+        result_views.TrainingPurgeRecordView.as_view(),
+        name="training-purge",
+    ),
     path("training/<uuid:pk>/logs", run_views.RunLogView.as_view(), name="training-logs"),
     path("training/<uuid:pk>/events", run_views.RunEventsView.as_view(), name="training-events"),
     path("training/<uuid:pk>/samples", samples.as_view({"get": "list"}), name="training-samples"),

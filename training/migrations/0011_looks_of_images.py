@@ -23,7 +23,7 @@ def _look(model, pk, fingerprint):
 
 
 class Migration(migrations.Migration):
-    dependencies = [("albums", "0006_image_looks"), ("training", "0009_promotion_state")]
+    dependencies = [("albums", "0006_image_looks"), ("training", "0010_purges_of_all")]
 
     operations = [
         migrations.RunPython(move, migrations.RunPython.noop),

@@ -12,7 +12,7 @@ from training.models.registry import (
     BaseModel,
     BaseModelQuerySet,
 )
-from training.models.runs import Checkpoint, MetricPoint, Purge, Sample, TrainingRun
+from training.models.runs import Checkpoint, MetricPoint, Sample, TrainingRun
 
 __all__ = [
     "LARGEST_ADAPTER_WEIGHT",
@@ -29,7 +29,6 @@ __all__ = [
     "LabelingItem",
     "LabelingJob",
     "MetricPoint",
-    "Purge",
     "Role",
     "Sample",
     "TrainingRun",

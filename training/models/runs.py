@@ -180,44 +180,6 @@ class Checkpoint(models.Model):
         return f"checkpoints/step-{self.step:06d}"
 
 
-class Purge(models.Model):
-    """One clearing out of the files of runs that ended some time ago: what was asked for, and what came of it."""
-
-    class State(models.TextChoices):
-        WAITING = "waiting", "Waiting"
-        WORKING = "working", "Under way"
-        DONE = "done", "Done"
-        FAILED = "failed", "Failed"
-
-    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    requested_by = models.ForeignKey(
-        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
-    )
-    older_than_days = models.PositiveIntegerField()
-    is_dry_run = models.BooleanField(
-        default=False, help_text="Says what would be deleted, and deletes nothing."
-    )
-    state = models.CharField(max_length=10, choices=State, default=State.WAITING)
-    result = models.JSONField(default=dict, blank=True)
-    created_at = models.DateTimeField(default=timezone.now, editable=False)
-    worked_at = models.DateTimeField(
-        null=True, blank=True, editable=False, help_text="When its worker last got on with it."
-    )
-    finished_at = models.DateTimeField(null=True, blank=True, editable=False)
-
-    class Meta:
-        indexes = [models.Index(fields=["-created_at", "-id"], name="purge_newest")]
-        constraints = [
-            models.CheckConstraint(
-                name="purge_state_known",
-                condition=Q(state__in=["waiting", "working", "done", "failed"]),
-            )
-        ]
-
-    def __str__(self) -> str:
-        return f"purge of {self.created_at:%Y-%m-%d %H:%M}"
-
-
 class Sample(models.Model):
     """A picture that a run made on the way, to show what it has learned."""
 

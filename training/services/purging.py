@@ -1,53 +1,39 @@
 """Clearing out the files of runs that ended some time ago."""
 
 import logging
-import shutil
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from django.contrib.auth.models import User
 from django.db import transaction
 from django.db.models import Q
 from django.db.models.functions import Now
-from django.utils import timezone
 
 from imagehub import roots
-from imagehub.accounts import audit
-from imagehub.config import get_config
-from imagehub.errors import Invalid
-from imagehub.jobs.clusters import Cluster
 from imagehub.jobs.models import JobStatus
-from imagehub.jobs.queue import send
-from training.models import Checkpoint, Purge, Sample, TrainingRun
-from training.services.disk import bytes_below
+from imagehub.operations import purges
+from imagehub.operations.folders import bytes_below, delete_folder, lies_in
+from training.models import Checkpoint, Sample, TrainingRun
 from training.services.run_folders import cache_root, folder_of
 from training.trainer.checkpoint_files import folder_name, steps_in
 
 logger = logging.getLogger(__name__)
 
-LOST = timedelta(hours=1)
-"""A purge that has not got on with it for so long has lost its worker: no run takes that long."""
-
-REMEMBERED = timedelta(days=90)
-"""How long it is told what a purge has deleted."""
+PURGE = "training"
+"""The name of this kind of purge."""
 
 
-@dataclass
-class Freed:
-    """What a purge deletes, or would."""
+@dataclass(kw_only=True)
+class Freed(purges.Freed):
+    """What a purge of runs deletes, or would. What failed are runs."""
 
     runs: int = 0
     """Of which nothing is left but the row."""
     checkpoints: int = 0
     cached_files: int = 0
-    bytes: int = 0
-    """Not those of pictures that the store has as well, by a hard link."""
-    failed: int = 0
-    """Runs whose files could not all be deleted. The next purge tries again."""
     kept: list[dict[str, Any]] = field(default_factory=list)
     """Runs of which something is deleted and checkpoints are kept, with the steps."""
 
@@ -62,130 +48,54 @@ class Doomed:
     """The steps of the checkpoints that stay."""
 
 
-def retention() -> int:
-    """Return after how many days the files of a run that has ended are deleted by the clock; 0: never."""
-    return get_config().training.retention_days
-
-
-def days_or_retention(older_than_days: int | None) -> int:
-    """Return how many days ago runs have to have ended: what somebody says, or else what is configured.
-
-    Raises:
-        Invalid: nobody says it, and the configuration is to delete nothing (``required``).
-    """
-    days = retention() if older_than_days is None else older_than_days
-    if older_than_days is None and not days:
-        detail = "Files are kept for ever (training.retention_days is 0): say how old they have to be."
-        raise Invalid(detail, pointer="/older_than_days", code="required")
-    return days
-
-
-def request_purge(
-    *, user: User | None, older_than_days: int | None = None, is_dry_run: bool = False
-) -> Purge:
-    """Ask for the files of runs that ended so long ago to be deleted; the cluster ``default`` does it in a moment.
-
-    Raises:
-        Invalid: see :func:`days_or_retention`.
-    """
-    with transaction.atomic():
-        purge = Purge.objects.create(
-            requested_by=user, older_than_days=days_or_retention(older_than_days), is_dry_run=is_dry_run
+def register() -> None:
+    """Let the platform clear out files of runs."""
+    purges.register(
+        purges.PurgeKind(
+            name=PURGE,
+            things="runs",
+            setting="training.retention_days",
+            perform=purge_artifacts,
+            counts={"runs": "runs", "checkpoints": "checkpoints", "cached_files": "cached files"},
         )
-        send(Cluster.DEFAULT, "training.tasks.purge_waiting")
-    return purge
-
-
-def purge_now(*, older_than_days: int | None = None, is_dry_run: bool = False) -> Purge:
-    """Do a purge at once, and return what came of it.
-
-    Raises:
-        Invalid: see :func:`days_or_retention`.
-    """
-    days = days_or_retention(older_than_days)
-    purge = Purge.objects.create(
-        older_than_days=days, is_dry_run=is_dry_run, state=Purge.State.WORKING, worked_at=timezone.now()
     )
-    return _carry_out(purge)
-
-
-def purge_waiting() -> int:
-    """Do the purges that were asked for; return how many were done here. Harmless when repeated, or twice at once."""
-    done = 0
-    while (purge := _claim()) is not None:
-        _carry_out(purge)
-        done += 1
-    return done
-
-
-def purge_by_the_clock() -> int:
-    """Do what waits, and what the configuration wants each day; return how many purges that were."""
-    Purge.objects.filter(finished_at__lt=timezone.now() - REMEMBERED).delete()
-    if days := retention():
-        Purge.objects.create(older_than_days=days)
-    return purge_waiting()
-
-
-def _claim() -> Purge | None:
-    """Take the next purge that waits, or that has lost its worker."""
-    now = timezone.now()
-    is_lost = Q(state=Purge.State.WORKING, worked_at__lt=now - LOST)
-    free = Purge.objects.filter(Q(state=Purge.State.WAITING) | is_lost)
-    for pk in list(free.order_by("created_at", "pk").values_list("pk", flat=True)):
-        # Of two who want it, one finds it taken: the condition is looked at again when the row is written.
-        if free.filter(pk=pk).update(state=Purge.State.WORKING, worked_at=now):
-            return Purge.objects.get(pk=pk)
-    return None
-
-
-def _carry_out(purge: Purge) -> Purge:
-    """Do a purge that was claimed, and note what came of it."""
-
-    def on_progress() -> None:
-        Purge.objects.filter(pk=purge.pk).update(worked_at=timezone.now())
-
-    freed = purge_artifacts(
-        older_than=timedelta(days=purge.older_than_days), is_dry_run=purge.is_dry_run, on_progress=on_progress
-    )
-    state, result = Purge.State.DONE, vars(freed)
-    if freed.failed:
-        state = Purge.State.FAILED
-        result = result | {"problem": f"Files of {freed.failed} runs could not be deleted"}
-    with transaction.atomic():
-        Purge.objects.filter(pk=purge.pk).update(state=state, result=result, finished_at=Now())
-        purge.refresh_from_db()
-        if not purge.is_dry_run:
-            audit.record("training.purge", purge, after=result)
-    return purge
 
 
 def purge_artifacts(
-    *, older_than: timedelta, is_dry_run: bool = False, on_progress: Callable[[], None] = lambda: None
+    *,
+    cutoff: datetime,
+    is_dry_run: bool = False,
+    limit: int | None = None,
+    on_progress: Callable[[], None] = lambda: None,
 ) -> Freed:
-    """Delete the pictures, checkpoints, samples and logs of runs that ended so long ago, and what nobody uses of the cache.
+    """Delete the pictures, checkpoints, samples and logs of runs that ended before, and what nobody has used of the cache since.
 
     What is left: runs that have not ended, checkpoints that are pinned, the best of their run, or about to become an
     adapter, with what it takes to make one of them; and adapters, which lie elsewhere. Nothing outside the training root is
-    touched, wherever links lead. What cannot be deleted is left to the next purge, and the other runs get their turn.
+    touched, wherever links lead. What cannot be deleted is left to the next purge, and the other runs get their turn. With a
+    limit to the runs of which something is deleted, the cache stays.
     """
     freed = Freed()
-    cutoff = timezone.now() - older_than
     ended = TrainingRun.objects.filter(status__in=JobStatus.FINISHED, finished_at__lt=cutoff, purged_at=None)
     for run in ended.order_by("finished_at", "pk").iterator():
+        if limit is not None and freed.runs + len(freed.kept) >= limit:
+            break
         try:
             _purge_run(run, freed, is_dry_run=is_dry_run)
         except OSError as error:  # its text would name the path
             logger.error("The files of run %s cannot be deleted: %s", run.pk, error.strerror)
             freed.failed += 1
         on_progress()
-    _purge_cache(cutoff, freed, is_dry_run=is_dry_run)
+    if limit is None:
+        _purge_cache(cutoff, freed, is_dry_run=is_dry_run)
     return freed
 
 
 def _purge_run(run: TrainingRun, freed: Freed, *, is_dry_run: bool) -> None:
     root = folder_of(run).root
-    if not _is_inside(root):
+    if not lies_in(root, roots.training_root()):
         logger.error("The folder of run %s does not lie in the training root, and is left alone", run.pk)
+        freed.failed += 1
         return
     doomed = _look(run, root) if is_dry_run else _set_aside(run, root)
     if doomed is None:
@@ -193,7 +103,7 @@ def _purge_run(run: TrainingRun, freed: Freed, *, is_dry_run: bool) -> None:
     size = sum(map(bytes_below, doomed.paths))
     if not is_dry_run:
         for path in doomed.paths:
-            shutil.rmtree(path)  # does not follow links
+            delete_folder(path)
         if not doomed.kept:
             if root.exists():
                 root.rmdir()
@@ -255,7 +165,7 @@ def _what_goes(root: Path, kept: set[int]) -> list[Path]:
 def _purge_cache(cutoff: datetime, freed: Freed, *, is_dry_run: bool) -> None:
     """Delete what of the cache nobody has read or written for long; a training that misses it encodes it again."""
     root = cache_root()
-    if not root.is_dir() or not _is_inside(root):
+    if not root.is_dir() or not lies_in(root, roots.training_root()):
         return
     for path in root.rglob("*"):
         if path.is_symlink() or not path.is_file():
@@ -270,9 +180,3 @@ def _purge_cache(cutoff: datetime, freed: Freed, *, is_dry_run: bool) -> None:
             continue
         freed.cached_files += 1
         freed.bytes += status.st_size
-
-
-def _is_inside(path: Path) -> bool:
-    """Tell whether a path really lies in the training root: it could be a link, or lead through one."""
-    root = roots.training_root().resolve()
-    return path.resolve().is_relative_to(root) and path.resolve() != root and not path.is_symlink()

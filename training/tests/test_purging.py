@@ -6,14 +6,13 @@ import threading
 from datetime import timedelta
 
 import pytest
-from django.core.management import CommandError, call_command
 from django.db import connection, connections
 from django.utils import timezone
 
 from imagehub.errors import ImageHubError
 from imagehub.jobs.models import JobStatus
-from training import tasks
-from training.models import Checkpoint, Purge, TrainingRun
+from imagehub.operations import purges
+from training.models import Checkpoint, TrainingRun
 from training.services import promoting, purging, resuming, runs
 from training.services.disk import disk_of
 from training.services.run_folders import cache_root, folder_of
@@ -23,46 +22,13 @@ from training.tests.test_runs import write_checkpoint
 
 pytestmark = pytest.mark.django_db
 
-DAYS = timedelta(days=30)
+
+def long_ago():
+    return timezone.now() - timedelta(days=30)
 
 
 def fails(path):
     raise OSError(5, "Input/output error", str(path))
-
-
-class TestRetentionThatIsNever:
-    @pytest.fixture(autouse=True)
-    def _never(self, set_config):
-        set_config("training: {retention_days: 0}")
-
-    @pytest.fixture
-    def run(self):
-        run = aged(TrainingRunFactory(failed=True), days=1)
-        checkpoint(run)
-        return run
-
-    def test_lets_nobody_delete_everything_by_saying_nothing(self, staff, run):
-        answer = staff.post("/api/training/artifacts/purge", {}, format="json")
-
-        assert answer.status_code == 400
-        [fault] = answer.json()["errors"]
-        assert (fault["pointer"], fault["code"]) == ("/older_than_days", "required")
-        with pytest.raises(CommandError, match="--older-than"):
-            call_command("purge_training")
-        assert not Purge.objects.exists()
-        assert folder_of(run).checkpoints.exists()
-
-    def test_does_what_is_said(self, staff, run):
-        staff.post("/api/training/artifacts/purge", {"older_than_days": 0}, format="json")
-
-        assert tasks.purge_waiting() == 1
-        assert not folder_of(run).root.exists()
-
-    def test_leaves_no_purge_waiting(self):
-        Purge.objects.create(older_than_days=3)
-
-        assert tasks.purge_by_the_clock() == 1
-        assert Purge.objects.get().state == "done"
 
 
 class TestAPurgeThatBreaksOff:
@@ -77,7 +43,7 @@ class TestAPurgeThatBreaksOff:
 
         with monkeypatch.context() as context:
             context.setattr(shutil, "rmtree", stumbles)
-            purge = purging.purge_now(older_than_days=30)
+            purge = purges.purge_now("training", older_than_days=30)
 
         assert (purge.state, purge.result["runs"], purge.result["failed"]) == ("failed", 1, 1)
         assert purge.result["problem"] == "Files of 1 runs could not be deleted"
@@ -87,46 +53,20 @@ class TestAPurgeThatBreaksOff:
         with pytest.raises(runs.NotResumable):
             runs.resume_run(first)
 
-        assert purging.purge_now(older_than_days=30).state == "done"
+        assert purges.purge_now("training", older_than_days=30).state == "done"
         first.refresh_from_db()
         assert first.purged_at is not None
         assert not folder_of(first).root.exists()
 
-    def test_whose_worker_died_is_done_by_another_and_not_by_two(self, monkeypatch):
-        purge = Purge.objects.create(older_than_days=30, state="working", worked_at=timezone.now())
-        assert tasks.purge_waiting() == 0
 
-        Purge.objects.filter(pk=purge.pk).update(worked_at=timezone.now() - timedelta(hours=2))
-        found = []
-        artifacts = purging.purge_artifacts
+def test_a_run_with_nothing_left_to_delete_is_not_told_of_again():
+    run = aged(TrainingRunFactory(failed=True))
+    checkpoint(run, 4, is_pinned=True)
+    checkpoint(run, 8)
 
-        def meanwhile(**options):
-            found.append(purging.purge_waiting())
-            return artifacts(**options)
-
-        monkeypatch.setattr(purging, "purge_artifacts", meanwhile)
-        assert tasks.purge_waiting() == 1
-        assert found == [0]
-        assert Purge.objects.get().state == "done"
-
-
-class TestByTheClock:
-    def test_nothing_is_sent_and_old_records_go(self, monkeypatch):
-        monkeypatch.setattr(purging, "send", lambda *_: pytest.fail("a second worker would do the same"))
-        long_ago = timezone.now() - timedelta(days=100)
-        Purge.objects.create(older_than_days=9, state="done", finished_at=long_ago)
-
-        assert tasks.purge_by_the_clock() == 1
-        assert list(Purge.objects.values_list("older_than_days", "state")) == [(30, "done")]
-
-    def test_a_run_with_nothing_left_to_delete_is_not_told_of_again(self):
-        run = aged(TrainingRunFactory(failed=True))
-        checkpoint(run, 4, is_pinned=True)
-        checkpoint(run, 8)
-
-        assert purging.purge_artifacts(older_than=DAYS).kept == [{"run": str(run.pk), "steps": [4]}]
-        again = purging.purge_artifacts(older_than=DAYS)
-        assert (again.kept, again.bytes, again.checkpoints, again.runs) == ([], 0, 0, 0)
+    assert purging.purge_artifacts(cutoff=long_ago()).kept == [{"run": str(run.pk), "steps": [4]}]
+    again = purging.purge_artifacts(cutoff=long_ago())
+    assert (again.kept, again.bytes, again.checkpoints, again.runs) == ([], 0, 0, 0)
 
 
 def test_what_the_store_has_as_well_frees_nothing(tmp_path):
@@ -139,8 +79,8 @@ def test_what_the_store_has_as_well_frees_nothing(tmp_path):
     (folder.images / "copied").write_bytes(b"x" * 10)
 
     assert disk_of(run) == {"images": 10}
-    assert purging.purge_artifacts(older_than=DAYS, is_dry_run=True).bytes == 10
-    assert purging.purge_artifacts(older_than=DAYS).bytes == 10
+    assert purging.purge_artifacts(cutoff=long_ago(), is_dry_run=True).bytes == 10
+    assert purging.purge_artifacts(cutoff=long_ago()).bytes == 10
     assert stored.exists()
 
 
@@ -159,7 +99,7 @@ def test_a_file_of_the_cache_that_vanishes_is_no_reason_to_stop(monkeypatch):
             raise FileNotFoundError
 
     monkeypatch.setattr(path, "unlink", races)
-    assert purging.purge_artifacts(older_than=DAYS).cached_files == 1
+    assert purging.purge_artifacts(cutoff=long_ago()).cached_files == 1
 
 
 def test_a_run_of_which_an_adapter_is_made_just_now_is_left_alone():
@@ -167,7 +107,7 @@ def test_a_run_of_which_an_adapter_is_made_just_now_is_left_alone():
     checkpoint(run, 4, promotion="working", promotion_began_at=timezone.now())
     folder_of(run).export.mkdir()
 
-    purging.purge_artifacts(older_than=DAYS)
+    purging.purge_artifacts(cutoff=long_ago())
 
     assert folder_of(run).export.exists()
 
@@ -206,7 +146,7 @@ class TestAtTheSameTime:
                 return doomed
 
             monkeypatch.setattr(purging, "_what_goes", slow)
-            purging.purge_artifacts(older_than=DAYS)
+            purging.purge_artifacts(cutoff=long_ago())
             threads[0].join(20)
             return answers[0]
 
@@ -255,7 +195,7 @@ def test_a_run_is_not_resumed_while_its_files_are_deleted(monkeypatch, set_confi
         delete(path)
 
     monkeypatch.setattr(shutil, "rmtree", meanwhile)
-    purging.purge_artifacts(older_than=DAYS)
+    purging.purge_artifacts(cutoff=long_ago())
 
     run.refresh_from_db()
     assert (run.status, run.purged_at is None) == (JobStatus.FAILED, False)

@@ -6,7 +6,7 @@ from datetime import timedelta
 from io import StringIO
 
 import pytest
-from django.core.management import CommandError, call_command
+from django.core.management import call_command
 from django.utils import timezone
 
 from albums.image_lineage import image_node
@@ -17,9 +17,12 @@ from imagehub import roots
 from imagehub.accounts.models import AuditEntry
 from imagehub.accounts.tests.factories import UserFactory
 from imagehub.in_use import in_use
+from imagehub.jobs.clusters import Cluster
 from imagehub.jobs.models import JobStatus
+from imagehub.operations import purges
+from imagehub.operations.models import Purge
 from training import tasks
-from training.models import Adapter, BaseModel, Checkpoint, Purge, Sample, TrainingRun
+from training.models import Adapter, BaseModel, Checkpoint, Sample, TrainingRun
 from training.services import promoting, purging
 from training.services.lineage import ADAPTER
 from training.services.run_folders import cache_root, folder_of
@@ -97,7 +100,7 @@ def aged(run, days=40):
 
 class TestPurge:
     def purge(self, days=30, **options):
-        return purging.purge_artifacts(older_than=timedelta(days=days), **options)
+        return purging.purge_artifacts(cutoff=timezone.now() - timedelta(days=days), **options)
 
     def test_deletes_all_of_a_run_that_ended_long_ago(self):
         run = aged(TrainingRunFactory(failed=True))
@@ -165,8 +168,9 @@ class TestPurge:
         folder_of(inner).root.mkdir()
         (folder_of(inner).root / "link").symlink_to(outside)
 
-        self.purge()
+        freed = self.purge()
 
+        assert (freed.runs, freed.failed) == (1, 1)
         assert (outside / "precious").exists()
         assert not folder_of(inner).root.exists()
 
@@ -186,7 +190,7 @@ class TestPurge:
 
         asked = staff.post("/api/training/artifacts/purge", {"older_than_days": 30}, format="json")
         assert (asked.status_code, asked.json()["state"]) == (202, "waiting")
-        assert tasks.purge_waiting() == 1
+        assert purges.purge_waiting(Cluster.DEFAULT) == 1
 
         told = staff.get(asked.headers["Location"]).json()
         assert (told["state"], told["result"]["runs"]) == ("done", 1)
@@ -205,10 +209,8 @@ class TestPurge:
         assert command(older_than=30, dry_run=True).startswith("Would delete 1 runs, 1 checkpoints")
         assert folder_of(run).root.exists()
         told = json.loads(command(older_than=30, as_json=True))
-        assert (told["runs"], told["dry_run"]) == (1, False)
+        assert (told["kind"], told["runs"], told["dry_run"]) == ("training", 1, False)
         assert not folder_of(run).root.exists()
-        with pytest.raises(CommandError):
-            command(older_than=-1)
 
     def test_goes_by_the_clock_where_that_is_configured(self, set_config):
         aged(TrainingRunFactory(failed=True))
@@ -218,6 +220,19 @@ class TestPurge:
         set_config("training: {retention_days: 30}")
         assert tasks.purge_by_the_clock() == 1
         assert Purge.objects.get().result["runs"] == 1
+
+    def test_stops_at_a_limit_with_what_ended_first_and_leaves_the_cache(self):
+        first, second = (aged(TrainingRunFactory(failed=True), days=days) for days in (50, 40))
+        for run in (first, second):
+            checkpoint(run)
+        cache_root().mkdir(parents=True)
+        (cache_root() / "old").write_text("x")
+        os.utime(cache_root() / "old", (0, 0))
+
+        freed = self.purge(limit=1)
+
+        assert (freed.runs, freed.cached_files) == (1, 0)
+        assert [folder_of(run).root.exists() for run in (first, second)] == [False, True]
 
 
 class TestLineage:

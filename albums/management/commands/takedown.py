@@ -1,7 +1,9 @@
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import UUID
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
@@ -11,12 +13,13 @@ from albums.image_lineage import IMAGE
 from albums.lineage import Key
 from albums.models import Image
 from imagehub.accounts import audit
+from imagehub.egress.hosts import read_host
 
 
 class Command(BaseCommand):
     help = (
-        "List everything that descends from a picture, or from what was fetched from a host: the picture itself, pictures "
-        "made from it, adapters trained on it, what they made. With --yes all of it is quarantined: pictures become "
+        "List everything that descends from a picture, or from what was fetched from a host or a page: the picture itself, "
+        "pictures made from it, adapters trained on it, what they made. With --yes all of it is quarantined: pictures become "
         "private and go into the trash, adapters are disabled, jobs cancelled. Doing it again finds what came since."
     )
 
@@ -24,6 +27,9 @@ class Command(BaseCommand):
         source = parser.add_mutually_exclusive_group(required=True)
         source.add_argument("--image", type=UUID, metavar="ID", help="A picture, be it in the trash.")
         source.add_argument("--source-domain", metavar="HOST", help="A host; those below it count as well.")
+        source.add_argument(
+            "--source-page", metavar="URL", help="A page, or a picture, by its whole address; none below it."
+        )
         parser.add_argument(
             "--dry-run", action="store_true", help="Only list, which is what happens without --yes too."
         )
@@ -41,6 +47,7 @@ class Command(BaseCommand):
         *,
         image: UUID | None,
         source_domain: str | None,
+        source_page: str | None,
         dry_run: bool,
         yes: bool,
         reason: str,
@@ -49,8 +56,8 @@ class Command(BaseCommand):
     ) -> None:
         if yes and dry_run:
             raise CommandError("Either --dry-run or --yes.")
-        starts = self._starts(image, source_domain)
-        reason = reason or f"takedown of {f'image {image}' if image else source_domain}"
+        starts = self._starts(image, source_domain, source_page)
+        reason = reason or f"takedown of {self._named(image, source_domain, source_page)}"
         found: Counter[str] = Counter()
         changed: Counter[str] = Counter()
         if as_json:
@@ -68,14 +75,19 @@ class Command(BaseCommand):
             self._sum_up(found, changed, is_done=yes)
 
     @staticmethod
-    def _starts(image: UUID | None, domain: str | None) -> Iterator[Key]:
+    def _starts(image: UUID | None, domain: str | None, page: str | None) -> Iterator[Key]:
         if image:
             if not Image.objects.filter(pk=image).exists():
                 raise CommandError("There is no such image.")
             return iter([Key(IMAGE, str(image))])
         if not lineage.knows_sources():
             raise CommandError("Nothing here records which hosts things were fetched from.")
-        return lineage.found_at(str(domain).strip().strip(".").lower())
+        return lineage.found_on(_page(page)) if page else lineage.found_at(_host(str(domain)))
+
+    @staticmethod
+    def _named(image: UUID | None, domain: str | None, page: str | None) -> str:
+        """Say what is taken down, without the query of an address, in which there may be a secret."""
+        return f"image {image}" if image else f"page {page.partition('?')[0]}" if page else str(domain)
 
     def _list(self, keys: list[Key], *, is_first: bool, as_json: bool) -> None:
         for number, key in enumerate(keys):
@@ -93,3 +105,34 @@ class Command(BaseCommand):
             self.stdout.write(self.style.SUCCESS(f"Quarantined {done}."))
         else:
             self.stdout.write("Nothing was changed. Add --yes to quarantine it.")
+
+
+def _host(written: str) -> str:
+    """Return a host in its one spelling.
+
+    Raises:
+        CommandError: it is no host.
+    """
+    text = written.strip()
+    port = re.fullmatch(r"(\[.*\]|[^:]*):[0-9]+", text)  # the same host, whatever the door
+    text = (port[1] if port else text).strip("[]").removeprefix("*").strip(".")
+    try:
+        return str(read_host(text))
+    except ValueError:
+        raise CommandError(f"“{written}” is no host. One is written like example.com.") from None
+
+
+def _page(written: str) -> str:
+    """Return the address of a page as it is written.
+
+    Raises:
+        CommandError: it is no address.
+    """
+    try:
+        parts = urlsplit(written.strip())
+        is_one = parts.scheme in ("http", "https") and bool(read_host(parts.hostname or ""))
+    except ValueError:
+        is_one = False
+    if not is_one:
+        raise CommandError("A page is named by its whole address, like https://example.com/page.")
+    return written.strip()

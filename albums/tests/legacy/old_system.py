@@ -48,16 +48,15 @@ BATCH_TEMPLATES = """
         updated_at DATETIME
     )
 """
-SCRAPE_JOBS = (
-    "CREATE TABLE scrape_jobs (id INTEGER NOT NULL PRIMARY KEY, name VARCHAR(255), source_url VARCHAR(500))"
-)
-SEED = [ALBUMS.format(more="is_training_source BOOLEAN,"), IMAGES, LABELS, ALBUM_IMAGES, SCRAPE_JOBS]
+BUG_REPORTS = "CREATE TABLE bug_reports (id INTEGER NOT NULL PRIMARY KEY, description TEXT)"
+"""What nothing here imports."""
+SEED = [ALBUMS.format(more="is_training_source BOOLEAN,"), IMAGES, LABELS, ALBUM_IMAGES, BUG_REPORTS]
 HEAD = [
     ALBUMS.format(more="source_type VARCHAR(50), source_id INTEGER,"),
     IMAGES,
     LABELS,
     ALBUM_IMAGES,
-    SCRAPE_JOBS,
+    BUG_REPORTS,
     BATCH_TEMPLATES,
 ]
 
@@ -85,7 +84,7 @@ class OldSystem:
         values = {
             "created_at": f"2025-10-30 17:{self._minutes // 60:02}:{self._minutes % 60:02}.123456"
         } | values
-        if table == "scrape_jobs":
+        if table == "bug_reports":
             del values["created_at"]
         names, marks = ", ".join(values), ", ".join("?" * len(values))
         with self.connection() as connection:

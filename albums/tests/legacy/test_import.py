@@ -73,7 +73,7 @@ class TestALibrary:
         old.add_label(second, "by hand", "manual", source_model="manual", created_by="admin@example.com")
         old.add_album("Hearts", [third, first, second])
         old.add_template("Cards")
-        old.add("scrape_jobs", name="a crawl", source_url="https://example.com")
+        old.add("bug_reports", description="It does not work.")
 
     def test_is_imported(self, old):
         self.fill(old)
@@ -86,7 +86,7 @@ class TestALibrary:
         assert counts(report, "albums") == (2, 2, 0, 0)
         assert counts(report, "set_templates") == (1, 1, 0, 0)
         assert counts(report, "album_images") == (3, 3, 0, 0)
-        assert report["left_alone"] == {"scrape_jobs": 1}
+        assert report["left_alone"] == {"bug_reports": 1}
         album = Album.objects.get(name="Hearts")
         assert [place.image.name for place in album.memberships.in_order()] == [
             "heart_2",
@@ -161,7 +161,7 @@ class TestALibrary:
 
     def test_is_not_taken_for_another_with_the_same_ids(self, old, tmp_path):
         other = OldSystem(tmp_path / "other", SEED)
-        other.add("scrape_jobs", name="a crawl")  # so that all else is of another time
+        other.add("bug_reports", description="It does not work.")  # so that all else is of another time
         for system in (old, other):
             self.fill(system)
             import_legacy(system)
@@ -621,18 +621,18 @@ class TestTheCommand:
         monkeypatch.setattr(registry, "_importers", registry.importers())
 
         def import_jobs(run):
-            table = run.report.table("scrape_jobs")
-            for row in run.source.rows("scrape_jobs", ["id", "name", "no_such_column"]):
+            table = run.report.table("bug_reports")
+            for row in run.source.rows("bug_reports", ["id", "no_such_column"]):
                 assert row["no_such_column"] is None
                 table.found += 1
                 table.imported += 1
 
         registry.register("jobs", import_jobs)
-        seed.add("scrape_jobs", name="a crawl")
+        seed.add("bug_reports", description="It does not work.")
 
         report = import_legacy(seed)
 
-        assert counts(report, "scrape_jobs") == (1, 1, 0, 0)
+        assert counts(report, "bug_reports") == (1, 1, 0, 0)
         assert report["left_alone"] == {}
         first, *_, last = registry.importers()
         assert (first, last) == ("library", "jobs")

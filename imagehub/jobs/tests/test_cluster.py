@@ -154,6 +154,13 @@ def test_a_job_that_kills_its_worker_fails_and_the_next_one_runs(process_env):
     assert good.status == JobStatus.COMPLETED
 
 
+def idle_workers(session: int) -> list[int]:
+    """Return the processes of a session that say of themselves that they are workers without work."""
+    titles = subprocess.run(["ps", "-e", "-o", "pid=,sid=,args="], capture_output=True, text=True, check=True)
+    rows = [line.rstrip() for line in titles.stdout.splitlines()]
+    return [int(row.split()[0]) for row in rows if int(row.split()[1]) == session and row.endswith("idle")]
+
+
 def test_a_cluster_whose_idle_worker_was_killed_is_started_anew(process_env):
     """The killed worker held the lock of Django-Q's queue: the cluster looks alive and takes nothing."""
     env = process_env | {"DJANGO_SETTINGS_MODULE": "imagehub.settings"}
@@ -165,16 +172,9 @@ def test_a_cluster_whose_idle_worker_was_killed_is_started_anew(process_env):
             seconds=30,
             what="it works",
         )
-        titles = subprocess.run(
-            ["ps", "-e", "-o", "pid=,sid=,args="], capture_output=True, text=True, check=True
-        )
-        [idle] = [
-            int(line.split()[0])
-            for line in titles.stdout.splitlines()
-            if int(line.split()[1]) == first.pid and line.rstrip().endswith("idle")
-        ]
+        wait_for(lambda: idle_workers(first.pid), seconds=30, what="its worker is idle again")
 
-        os.kill(idle, signal.SIGKILL)
+        os.kill(idle_workers(first.pid)[0], signal.SIGKILL)
         errand = ErrandFactory()
         ring(Cluster.SCRAPING)
 

@@ -1,0 +1,34 @@
+from typing import Any
+
+from django.contrib import admin
+from django.http import HttpRequest
+
+from imagehub.operations.models import Purge
+from imagehub.operations.purges import told
+
+
+@admin.register(Purge)
+class PurgeAdmin(admin.ModelAdmin):
+    """What was deleted of old things, and when. The rows write themselves."""
+
+    list_display = [
+        "created_at", "kind", "origin", "requested_by", "older_than_days", "is_dry_run", "state", "outcome",
+    ]  # fmt: skip
+    list_filter = ["kind", "origin", "state", "is_dry_run"]
+    list_select_related = ["requested_by"]
+    list_per_page = 50
+    show_full_result_count = False
+    ordering = ["-created_at", "-id"]
+
+    @admin.display(description="Outcome")
+    def outcome(self, purge: Purge) -> str:
+        return str(purge.result.get("problem") or told(purge) or "\N{EM DASH}")
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False

@@ -1,0 +1,57 @@
+"""What was deleted of old things, and when."""
+
+from django.conf import settings
+from django.db import models
+from django.db.models import Q
+from django.utils import timezone
+
+from imagehub.identifiers import new_id
+
+
+class Purge(models.Model):
+    """One clearing out of what ended some time ago: what was asked for, and what came of it."""
+
+    class State(models.TextChoices):
+        WAITING = "waiting", "Waiting"
+        WORKING = "working", "Under way"
+        DONE = "done", "Done"
+        FAILED = "failed", "Failed"
+
+    class Origin(models.TextChoices):
+        PERSON = "person", "A person"
+        CLOCK = "clock", "The clock"
+        COMMAND = "command", "A command"
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    kind = models.CharField(max_length=40, help_text="Of what: see imagehub.operations.purges.")
+    origin = models.CharField(max_length=10, choices=Origin, help_text="Who wanted it.")
+    requested_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
+    )
+    older_than_days = models.PositiveIntegerField()
+    limit = models.PositiveIntegerField(null=True, blank=True, help_text="So many at most. Empty: all.")
+    is_dry_run = models.BooleanField(
+        default=False, help_text="Says what would be deleted, and deletes nothing."
+    )
+    state = models.CharField(max_length=10, choices=State, default=State.WAITING)
+    result = models.JSONField(default=dict, blank=True)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    worked_at = models.DateTimeField(
+        null=True, blank=True, editable=False, help_text="When its worker last got on with it."
+    )
+    finished_at = models.DateTimeField(null=True, blank=True, editable=False)
+
+    class Meta:
+        indexes = [models.Index(fields=["-created_at", "-id"], name="operations_purge_newest")]
+        constraints = [
+            models.CheckConstraint(
+                name="operations_purge_state_known",
+                condition=Q(state__in=["waiting", "working", "done", "failed"]),
+            ),
+            models.CheckConstraint(
+                name="operations_purge_origin_known", condition=Q(origin__in=["person", "clock", "command"])
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"purge of {self.kind}, {self.created_at:%Y-%m-%d %H:%M}"

@@ -1,0 +1,265 @@
+"""Purges: what ended some time ago is cleared out, by the clock, or because a person or a command asks for it.
+
+Each app registers what it clears out as a kind, in ``AppConfig.ready``. All else is the same for all of them: a purge is a row,
+which one worker claims and which tells afterwards what came of it.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from operator import attrgetter
+from typing import Any, Protocol
+
+from django.contrib.auth.models import User
+from django.db import DatabaseError, transaction
+from django.db.models import Q, QuerySet
+from django.db.models.functions import Now
+from django.template.defaultfilters import filesizeformat
+from django.utils import timezone
+
+from imagehub.accounts import audit
+from imagehub.config import get_config
+from imagehub.errors import Invalid
+from imagehub.jobs.clusters import Cluster
+from imagehub.jobs.queue import send
+from imagehub.operations.models import Purge
+
+logger = logging.getLogger(__name__)
+
+LOST = timedelta(hours=1)
+"""A purge that has not got on with it for so long has lost its worker: no piece of it takes that long."""
+
+REMEMBERED = timedelta(days=90)
+"""How long it is told what a purge has deleted."""
+
+MOST_DAYS = 36_500
+"""So long ago at most things are asked to have ended: a century."""
+
+BROKEN_OFF = "It was broken off"
+
+
+@dataclass(kw_only=True)
+class Freed:
+    """What a purge deletes, or would. Each kind adds counts of its own."""
+
+    bytes: int = 0
+    """Not those of files that lie elsewhere as well, by a hard link."""
+    failed: int = 0
+    """Of how many things not all could be deleted. The next purge tries again."""
+
+
+class Perform(Protocol):
+    """Deletes what ended before ``cutoff``, of at most ``limit`` things, and calls ``on_progress`` after each piece of it.
+
+    What cannot be deleted is counted, keeps nothing else from being deleted, and is left to the next purge. So is what
+    is not reached when the process dies. Two at once do no harm.
+    """
+
+    def __call__(
+        self, *, cutoff: datetime, is_dry_run: bool, limit: int | None, on_progress: Callable[[], None]
+    ) -> Freed: ...
+
+
+@dataclass(frozen=True)
+class PurgeKind:
+    """Something that is cleared out when it is old."""
+
+    name: str
+    things: str
+    """What is old, in the plural, for sentences."""
+    setting: str
+    """Where the configuration says after how many days; 0 is never."""
+    perform: Perform
+    counts: Mapping[str, str]
+    """The counts of its ``Freed``, and what each is called."""
+    cluster: Cluster = Cluster.DEFAULT
+
+    def retention(self) -> int:
+        """Return after how many days things go by the clock; 0: never."""
+        return int(attrgetter(self.setting)(get_config()))
+
+
+_kinds: dict[str, PurgeKind] = {}
+
+
+def register(kind: PurgeKind) -> None:
+    """Add a kind. Registering a name again replaces it, so that autoreload is harmless."""
+    _kinds[kind.name] = kind
+
+
+def get_kind(name: str) -> PurgeKind:
+    """Return a registered kind.
+
+    Raises:
+        KeyError: no app has registered the name.
+    """
+    return _kinds[name]
+
+
+def kinds(*, cluster: Cluster | None = None) -> Iterator[PurgeKind]:
+    """Yield the registered kinds, of one cluster or of all."""
+    for kind in list(_kinds.values()):
+        if cluster is None or kind.cluster is cluster:
+            yield kind
+
+
+def days_or_retention(kind: PurgeKind, older_than_days: int | None) -> int:
+    """Return how many days ago things have to have ended: what somebody says, or else what is configured.
+
+    Raises:
+        Invalid: nobody says it, and the configuration is to delete nothing (``required``).
+    """
+    days = kind.retention() if older_than_days is None else older_than_days
+    if older_than_days is None and not days:
+        detail = f"Files are kept for ever ({kind.setting} is 0): say how old they have to be."
+        raise Invalid(detail, pointer="/older_than_days", code="required")
+    return days
+
+
+def request_purge(
+    name: str, *, user: User | None, older_than_days: int | None = None, is_dry_run: bool = False
+) -> Purge:
+    """Ask for what ended so long ago to be deleted; the cluster of its kind does it in a moment.
+
+    Raises:
+        Invalid: see :func:`days_or_retention`.
+    """
+    kind = get_kind(name)
+    with transaction.atomic():
+        purge = Purge.objects.create(
+            kind=name,
+            origin=Purge.Origin.PERSON,
+            requested_by=user,
+            older_than_days=days_or_retention(kind, older_than_days),
+            is_dry_run=is_dry_run,
+        )
+        _send(kind.cluster)
+    return purge
+
+
+def purge_now(
+    name: str, *, older_than_days: int | None = None, limit: int | None = None, is_dry_run: bool = False
+) -> Purge:
+    """Do a purge at once, as a command does, and return what came of it.
+
+    Raises:
+        Invalid: see :func:`days_or_retention`.
+    """
+    purge = Purge.objects.create(
+        kind=name,
+        origin=Purge.Origin.COMMAND,
+        older_than_days=days_or_retention(get_kind(name), older_than_days),
+        limit=limit,
+        is_dry_run=is_dry_run,
+        state=Purge.State.WORKING,
+        worked_at=timezone.now(),
+    )
+    try:
+        return _carry_out(purge)
+    except BaseException:  # somebody at the keyboard, perhaps, who has seen that it is a mistake
+        with suppress(DatabaseError):
+            _note(purge, {"problem": BROKEN_OFF})
+        raise
+
+
+def purge_by_the_clock(name: str) -> int:
+    """Do what the configuration wants each day, and what waits; return how many purges were done here."""
+    Purge.objects.filter(finished_at__lt=timezone.now() - REMEMBERED).delete()
+    if days := get_kind(name).retention():
+        Purge.objects.create(kind=name, origin=Purge.Origin.CLOCK, older_than_days=days)
+    return see_to_purges()
+
+
+def see_to_purges() -> int:
+    """Do the purges of the cluster ``default`` that wait, and tell other clusters of theirs; return how many were done here."""
+    _give_up_commands()
+    for cluster in {kind.cluster for kind in kinds()} - {Cluster.DEFAULT}:
+        if _free(cluster).exists():
+            _send(cluster)
+    return purge_waiting(Cluster.DEFAULT)
+
+
+def purge_waiting(cluster: Cluster) -> int:
+    """Do the purges that wait for a cluster; return how many were done here. Harmless when repeated, or twice at once."""
+    done = 0
+    while (purge := _claim(cluster)) is not None:
+        _carry_out(purge)
+        done += 1
+    return done
+
+
+def told(purge: Purge) -> str:
+    """Return in a few words what a purge has deleted, or would; nothing where that is not known yet."""
+    if not purge.result or purge.kind not in _kinds:
+        return ""
+    counts = get_kind(purge.kind).counts
+    parts = [f"{purge.result.get(field, 0)} {called}" for field, called in counts.items()]
+    return f"{', '.join(parts)} ({filesizeformat(purge.result.get('bytes', 0))})"
+
+
+def _send(cluster: Cluster) -> None:
+    send(cluster, "imagehub.operations.tasks.purge_waiting", cluster.value)
+
+
+def _free(cluster: Cluster) -> QuerySet[Purge]:
+    """Return the purges that wait for a cluster, or whose worker is lost."""
+    is_lost = Q(state=Purge.State.WORKING, worked_at__lt=timezone.now() - LOST)
+    free = Purge.objects.filter(Q(state=Purge.State.WAITING) | is_lost)
+    # A command that was stopped may have been stopped on purpose: nobody goes on with it.
+    return free.exclude(origin=Purge.Origin.COMMAND).filter(
+        kind__in=[kind.name for kind in kinds(cluster=cluster)]
+    )
+
+
+def _claim(cluster: Cluster) -> Purge | None:
+    """Take the next purge that waits, or that has lost its worker."""
+    free = _free(cluster)
+    for pk in list(free.order_by("created_at", "pk").values_list("pk", flat=True)):
+        # Of two who want it, one finds it taken: the condition is looked at again when the row is written.
+        if free.filter(pk=pk).update(state=Purge.State.WORKING, worked_at=timezone.now()):
+            return Purge.objects.get(pk=pk)
+    return None
+
+
+def _carry_out(purge: Purge) -> Purge:
+    """Do a purge that was claimed, and note what came of it."""
+    kind = get_kind(purge.kind)
+
+    def on_progress() -> None:
+        Purge.objects.filter(pk=purge.pk).update(worked_at=timezone.now())
+
+    try:
+        freed = kind.perform(
+            cutoff=purge.created_at - timedelta(days=purge.older_than_days),
+            is_dry_run=purge.is_dry_run,
+            limit=purge.limit,
+            on_progress=on_progress,
+        )
+    except DatabaseError:  # nothing can be noted now, and it may pass: somebody goes on with it later
+        raise
+    except Exception:
+        logger.exception("Purge %s failed unexpectedly", purge.pk)
+        return _note(purge, {"problem": "It failed unexpectedly: the log says more"})
+    result = asdict(freed)
+    if freed.failed:
+        result["problem"] = f"Files of {freed.failed} {kind.things} could not be deleted"
+    return _note(purge, result)
+
+
+def _note(purge: Purge, result: dict[str, Any]) -> Purge:
+    state = Purge.State.FAILED if "problem" in result else Purge.State.DONE
+    with transaction.atomic():
+        Purge.objects.filter(pk=purge.pk).update(state=state, result=result, finished_at=Now())
+        purge.refresh_from_db()
+        if not purge.is_dry_run:
+            audit.record(f"{purge.kind}.purge", purge, after=result)
+    return purge
+
+
+def _give_up_commands() -> None:
+    """Say of commands that were killed that they are over."""
+    Purge.objects.filter(
+        origin=Purge.Origin.COMMAND, state=Purge.State.WORKING, worked_at__lt=timezone.now() - LOST
+    ).update(state=Purge.State.FAILED, result={"problem": BROKEN_OFF}, finished_at=Now())
