@@ -34,7 +34,7 @@ class Run:
     def __init__(self, root: Path, manners: Manners = QUICK, store: MemoryStore | None = None) -> None:
         self.folder = CrawlFolder(root)
         self.events: list[Event] = []
-        self.gatekeeper = Gatekeeper(store or MemoryStore(), manners, name="test")
+        self.gatekeeper = Gatekeeper(store or MemoryStore(), manners, name=root.name)
         self.stop_when: Callable[[], bool] = lambda: False
         self.stopped_at = 0.0
         self.on_event: Callable[[Event, Child], None] = lambda event, child: None

@@ -40,12 +40,19 @@ class Visit(http.server.BaseHTTPRequestHandler):
             site.agents.add(self.headers["User-Agent"])
             site.busy += 1
             site.peak = max(site.peak, site.busy)
+        self.is_busy = True
         try:
             time.sleep(site.latency)
             site.pages.get(self.path, missing)(self)
         finally:
-            with site.lock:
-                site.busy -= 1
+            self.end()
+
+    def end(self) -> None:
+        """Count this request no more. Before its last bytes: whoever has them may be here again before we are."""
+        if self.is_busy:
+            self.is_busy = False
+            with self.server.lock:
+                self.server.busy -= 1
 
     def answer(
         self, body: bytes = b"", kind: str = "text/html", *, status: int = 200, **headers: str
@@ -53,6 +60,7 @@ class Visit(http.server.BaseHTTPRequestHandler):
         self.send_response(status)
         for name, value in {"Content-Type": kind, "Content-Length": str(len(body)), **headers}.items():
             self.send_header(name.replace("_", "-"), value)
+        self.end()
         self.end_headers()
         self.wfile.write(body)
 

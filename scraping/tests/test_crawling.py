@@ -226,16 +226,6 @@ class TestFailure:
         assert "could not write" in job.error_detail
         assert "FileExistsError" in log_of(job).read_text()
 
-    def test_the_crawl_of_a_vanished_album_makes_a_new_one(self, site, staff):
-        show_gallery(site, 1)
-        album = AlbumFactory()
-        job = start_crawl(owner=staff, url=site.url(), album=album)
-        album.delete()
-
-        work(job)
-
-        assert (job.status, job.album.name) == ("completed", "127.0.0.1")
-
 
 class TestCancel:
     def test_ends_within_two_seconds_and_brings_every_address_to_an_end(self, site, staff):

@@ -143,7 +143,7 @@ class TestTakingIn:
         job = reviewed_crawl(2)
         decide(job, approve=keys(job), reject=[])
         with monkeypatch.context() as patch:
-            patch.setattr("scraping.services.intake.note", lambda *_: exec("raise SystemExit"))
+            patch.setattr("scraping.services.intake._note", lambda *_: exec("raise SystemExit"))
             with pytest.raises(SystemExit):
                 tasks.take_in_approved(str(job.pk))
         assert ends(job) == ["review approved"] * 2
