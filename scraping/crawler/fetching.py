@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,7 +26,8 @@ from imagehub.egress.urls import vet_redirect, vet_url
 from scraping.crawler.assignment import Assignment
 from scraping.crawler.gate import Gate
 from scraping.politeness import opt_outs, robots
-from scraping.politeness.gatekeeper import origin_of
+from scraping.politeness.gatekeeper import host_of, origin_of
+from scraping.politeness.hosts import SLOW_DOWN
 
 logger = logging.getLogger(__name__)
 
@@ -116,6 +118,8 @@ class Fetcher:
         self._policy: Policy = assignment.egress.policy
         self._budget = budget
         self._room = asyncio.Semaphore(assignment.concurrency)
+        self._refusals: Counter[str] = Counter()
+        """How often each host has asked for a pause."""
         self._blocked: set[str] = set()
         """Origins whose names lead to where nothing may be fetched."""
 
@@ -151,7 +155,12 @@ class Fetcher:
                 raise FetchEnded("blocked", "blocked_address", trail)
             # There is room before the question is asked: whoever is let go begins at once.
             async with self._room:
+                host = host_of(trail.url)
+                refusals = self._refusals[host]
                 answer = await self._gate.ask(trail.url, purpose)
+                if answer["verdict"] == "go" and self._refusals[host] != refusals:
+                    self._gate.unsent(answer["id"], trail.url)  # the parent had not heard of that
+                    continue
                 if answer["verdict"] == "go":
                     trail.robots = answer["robots"]
                     trail.opt_out = trail.opt_out or answer["opt_out"]
@@ -202,6 +211,8 @@ class Fetcher:
             logger.exception("A request failed in a way nobody foresaw")
             self._gate.outcome(number, trail.url, status=None)
             raise FetchEnded("failed", "protocol", trail) from None
+        if response.status in SLOW_DOWN or response.headers.get("Retry-After"):
+            self._refusals[host_of(trail.url)] += 1
         trail.status = response.status
         trail.received += len(response.body)
         self._budget.spend(max(0, len(response.body) - meta.get("received", 0)))
