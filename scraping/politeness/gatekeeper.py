@@ -34,6 +34,9 @@ Message = dict[str, Any]
 FETCH_SECONDS = 120.0
 """A file that one crawler went to fetch is given to another one after so long."""
 
+LATE_SECONDS = 0.02
+"""What a store that takes longer has written down as the beginning of a request is put right by the next question."""
+
 FETCH_WAIT_SECONDS = 0.3
 MOST_UNDERSTOOD = 512
 """Files kept as rules, so that they are not parsed for each address."""
@@ -67,6 +70,8 @@ class Gatekeeper:
         self._clock = clock
         self._held: dict[str, str] = {}
         """Hosts, by the requests to them that are on their way."""
+        self._late: dict[str, float] = {}
+        """When requests began that the store has written down as earlier, because it was busy; by host."""
         self._fetching: set[tuple[str, str]] = set()
         """Files that this crawler is to fetch."""
         self._robots: OrderedDict[tuple[str, float], Robots] = OrderedDict()
@@ -114,12 +119,16 @@ class Gatekeeper:
 
         def take(state: hosts.HostState) -> hosts.Wait | None:
             self._bury_kin(state)
+            state.last_at = max(state.last_at, self._late.get(host, 0.0))
             return hosts.take(state, self._manners, holder, now=now, crawl_delay=crawl_delay)
 
         wait = self._store.change(host, take)
+        self._late.pop(host, None)
         if wait is not None:
             return {"verdict": "wait", "seconds": round(wait.seconds + 0.0005, 3), "reason": wait.reason}
         self._held[holder] = host
+        if self._clock() - now > LATE_SECONDS:
+            self._late[host] = self._clock()
         return {"verdict": "go", "robots": verdict, "opt_out": "tdm_file" if is_reserved else ""}
 
     def _bury_kin(self, state: hosts.HostState) -> None:

@@ -251,6 +251,23 @@ class TestGatekeeper:
         assert one.ask()["verdict"] == "wait"
         assert one.ask("http://b.test/1.png", purpose="policy")["verdict"] == "go"
 
+    def test_a_store_that_is_busy_brings_no_two_requests_closer_together(self):
+        class BusyStore(MemoryStore):
+            def change(self, host, step):
+                result = super().change(host, step)
+                world.clock.now += delays.pop() if delays else 0.0
+                return result
+
+        delays, world = [0.8], World(BusyStore())
+        world.publish()
+        begun = []
+        for _ in range(2):
+            while (answer := world.ask())["verdict"] != "go":
+                world.clock.now += answer["seconds"]
+            begun.append(world.clock.now)
+
+        assert begun[1] - begun[0] >= 1.0
+
     def test_keeps_to_two_connections_and_forgets_those_of_the_dead(self):
         world = World()
         world.publish()
