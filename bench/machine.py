@@ -46,6 +46,15 @@ def cpu_seconds(pid: int) -> float:
     return ticks / TICKS
 
 
+def own_cpu_seconds(pid: int) -> float:
+    """Return the processor time of one process.
+
+    Raises:
+        OSError, IndexError: it has ended.
+    """
+    return sum(int(value) for value in _stat(pid)[11:13]) / TICKS
+
+
 def memory_mib(pid: int) -> tuple[float, float]:
     """Return the proportional and the resident size of one process, in MiB."""
     sizes = {"Pss:": 0, "Rss:": 0}
