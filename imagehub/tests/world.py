@@ -235,7 +235,7 @@ def _trained(owner: User, base_model: BaseModel, image: Image) -> TrainingRun:
 
 
 def _crawls(owner: User, album: Album, image: Image) -> list[ScrapeJob]:
-    """A crawl that failed and one that waits. Of their sites and pictures nothing is public but the host of the first."""
+    """A crawl that failed and one that waits. Of their sites and pictures nothing is public but the hosts."""
     now, secret_url = timezone.now(), f"https://gallery.example/?key={HOST}"
     failed = ScrapeJobFactory(
         name="kettles",
@@ -266,7 +266,7 @@ def _crawls(owner: User, album: Album, image: Image) -> list[ScrapeJob]:
     log.parent.mkdir(parents=True)
     log.write_text(f"--- job {failed.pk} of request -\nCould not reach {HOST}\n")
     waiting = ScrapeJobFactory(
-        name="pots", owner=owner, host=HOST, status=JobStatus.QUEUED, queued_at=now, retry_of=failed
+        name="pots", owner=owner, host="pots.example", status=JobStatus.QUEUED, queued_at=now, retry_of=failed
     )
     return [failed, waiting]
 
