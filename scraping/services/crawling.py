@@ -86,6 +86,16 @@ class _Crawl:
     def carry_out(self) -> None:
         self._lease.raise_if_stopping()
         self._prepare()
+        try:
+            self._collect()
+        except JobInterrupted:  # the next attempt goes on with what is there
+            raise
+        except (JobFailed, JobCancelled):
+            self._tidy()
+            raise
+        self._tidy()
+
+    def _collect(self) -> None:
         self._recorder.start()
         try:
             self._follow()
@@ -97,6 +107,12 @@ class _Crawl:
         if self._finished is None:
             raise WorkerStopping
         self._complete(self._finished)
+
+    def _tidy(self) -> None:
+        """Delete what was fetched, unless somebody has still to look at some of it: the library has what is wanted."""
+        if not ScrapedImage.objects.filter(job=self._job, state=ImageOutcome.REVIEW).exists():
+            with suppress(OSError):
+                shutil.rmtree(self._folder.pictures)
 
     def _prepare(self) -> None:
         """Tell the crawler what to do."""
@@ -215,9 +231,6 @@ class _Crawl:
             raise self._nothing_found()
         with transaction.atomic():
             self._lease.complete(step=self._job.images_saved, **figures)
-        if not items.filter(state=ImageOutcome.REVIEW).exists():
-            with suppress(OSError):
-                shutil.rmtree(self._folder.pictures)  # the library has them
 
     def _nothing_found(self) -> JobFailed:
         pages = ScrapedPage.objects.filter(job=self._job)

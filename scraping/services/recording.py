@@ -38,6 +38,10 @@ Event = Mapping[str, Any]
 _END = object()
 
 
+class _ReviewWanted(Exception):
+    """Somebody has to look at the pictures of this crawl, from now on."""
+
+
 class Recorder:
     """Takes in the ends of addresses as they are told, in order, batch by batch.
 
@@ -117,15 +121,35 @@ class Recorder:
                     update_fields=TOLD_AGAIN,
                 )
         items = self._items({event["url"]: event for event in batch if event["event"] == "item"})
-        saved = [item for item in items if item.state == ImageOutcome.SAVED]
-        if saved:
-            self._job.refresh_from_db(fields=["needs_review"])  # a takedown sets it while the crawl runs
-            if self._job.needs_review:
-                for item in saved:
-                    item.state = ImageOutcome.REVIEW
-                note_lookalikes(self._job, saved)
-        if items:
+        if not items:
+            return
+        if self._job.needs_review:
+            self._let_wait(items)
+        try:
+            take_in(self._job, items, fence=self._fence)
+        except _ReviewWanted:
+            self._let_wait(items)
             take_in(self._job, items, fence=self._lease.hold)
+
+    def _let_wait(self, items: Sequence[ScrapedImage]) -> None:
+        """Let the pictures among some items wait for somebody to approve of them."""
+        saved = [item for item in items if item.state == ImageOutcome.SAVED]
+        for item in saved:
+            item.state = ImageOutcome.REVIEW
+        note_lookalikes(self._job, saved)
+
+    def _fence(self) -> None:
+        """Hold the lease, and see whether pictures may still be taken in unseen: a takedown changes that while the crawl runs.
+
+        Raises:
+            LeaseLost: see ``Lease``.
+            _ReviewWanted: they may not any more.
+        """
+        self._lease.hold()
+        if not self._job.needs_review:
+            self._job.refresh_from_db(fields=["needs_review"])
+            if self._job.needs_review:
+                raise _ReviewWanted
 
     def _items(self, events: Mapping[str, Event]) -> list[ScrapedImage]:
         """Return rows for what is told, but for those that an earlier attempt has written."""

@@ -24,6 +24,7 @@ from imagehub.jobs.registry import get_kind
 from imagehub.jobs.runner import run_next
 from imagehub.tests.together import beside
 from scraping.models import HostRecord, ScrapedPage, ScrapeJob
+from scraping.services import intake
 from scraping.services.crawls import NotRepeatable, cancel_crawl, retry_crawl, start_crawl
 from scraping.services.folders import folder_of, log_of
 from scraping.tests.factories import ScrapeJobFactory
@@ -247,6 +248,7 @@ class TestCancel:
         assert counts["saved"] == job.images_saved == images_of(job).count()
         assert counts.total() == 40
         assert {item.reason for item in job.items.filter(state="skipped")} == {"cancelled"}
+        assert not folder_of(job).pictures.exists()
 
 
 class TestResume:
@@ -321,3 +323,19 @@ def test_a_crawl_of_which_nobody_knows_what_it_was_to_do_is_not_repeated(staff):
 
     with pytest.raises(NotRepeatable):
         retry_crawl(job, owner=staff)
+
+
+def test_what_comes_after_a_takedown_waits_also_where_it_was_looked_at_just_then(site, staff, monkeypatch):
+    show_gallery(site, 1)
+    job = start_crawl(owner=staff, url=site.url())
+    vet = intake.vet_pictures
+
+    def take_down_meanwhile(files, **options):
+        vet(files, **options)
+        ScrapeJob.objects.filter(pk=job.pk).update(needs_review=True)
+
+    monkeypatch.setattr(intake, "vet_pictures", take_down_meanwhile)
+    work(job)
+
+    assert states(job) == {"/0.png": "review"}
+    assert not Image.objects.exists()
