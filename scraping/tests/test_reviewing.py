@@ -157,14 +157,14 @@ class TestTakingIn:
         waiting_picture(other, 5)
         for job in (full, other):
             decide(job, approve=keys(job), reject=[])
-        take_in = reviewing.take_in
+        take_in = reviewing.look_and_take_in
 
         def refuse(job, items, **options):
             if job.pk == full.pk:
                 raise StorageFull("full")
             take_in(job, items, **options)
 
-        monkeypatch.setattr(reviewing, "take_in", refuse)
+        monkeypatch.setattr(reviewing, "look_and_take_in", refuse)
         assert tasks.take_in_approved() == 1
         assert (ends(full), ends(other)) == (["review approved"], ["saved"])
 
