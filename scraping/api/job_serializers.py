@@ -111,7 +111,7 @@ class NewCrawlSerializer(StrictSerializer):
     name = StrictCharField(
         max_length=LONGEST_NAME,
         required=False,
-        help_text="Everybody may read it. Default: the host, where it is of a public site.",
+        help_text="Everybody may read it. Default: the host.",
     )
     description = StrictCharField(
         max_length=LONGEST_DESCRIPTION, required=False, allow_blank=True, help_text="Everybody may read it."

@@ -171,6 +171,8 @@ class TestStart:
             ({"urls": "https://b.example/"}, "urls", "not both"),
             ({"max_images": "20000"}, "max_images", "at most 10000"),
             ({"max_pages": "2000"}, "max_pages", "at most 1000"),
+            ({"url": "", "urls": "https://a.example/1.png\n" * 10_001}, "urls", "at most 10000"),
+            ({"url": f"https://a.example/{'x' * 2048}"}, "url", "at most 2048"),
             ({"depth": "11"}, "depth", "10"),
             ({"album": "album"}, "album_name", "one album"),
         ],
