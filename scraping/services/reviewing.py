@@ -185,6 +185,7 @@ def crawls_with_approved() -> QuerySet[ScrapeJob]:
     return (
         ScrapeJob.objects.filter(Exists(waiting), needs_review=True)
         .select_related("owner", "album")
+        .defer("config")
         .order_by("pk")
     )
 
