@@ -69,7 +69,7 @@ class TestDeleteAlbum:
         other = AlbumFactory(images=images)
 
         locks = int(connection.features.has_select_for_update)  # of the jobs that lose their album
-        with django_assert_max_num_queries(9 + locks):
+        with django_assert_max_num_queries(10 + locks):
             services.delete_album(album)
 
         assert list(Album.objects.all()) == [other]
