@@ -49,7 +49,9 @@ def take_in_approved(job_id: str = "") -> int:
 def _take_in(job: ScrapeJob) -> int:
     try:
         return reviewing.take_in_approved(job)
-    except (ImageHubError, OSError) as error:  # what is wrong with one crawl keeps no other waiting
+    except DatabaseError:
+        raise
+    except Exception as error:  # noqa: BLE001 - what is wrong with one crawl keeps no other waiting
         what = error.code if isinstance(error, ImageHubError) else type(error).__name__
         logger.error("Approved pictures of the crawl %s cannot be taken in: %s", job.pk, what)
         return 0

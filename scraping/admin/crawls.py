@@ -14,6 +14,7 @@ from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html
 
+from albums.admin.change_lists import StorableChangeList
 from albums.admin.paging import BoundedPaginator
 from imagehub import rate_limits
 from imagehub.errors import ImageHubError, Invalid
@@ -30,8 +31,12 @@ from scraping.services.reviewing import unsettled
 KIND = "scraping"
 
 
-class CrawlChangeList(ChangeList):
+class CrawlChangeList(StorableChangeList):
     """A page of crawls, each with what lies ahead of it."""
+
+    def get_queryset(self, request: HttpRequest, exclude_parameters: Any = None) -> QuerySet[ScrapeJob]:
+        """Leave out what crawls were asked to do: thousands of addresses may stand there."""
+        return super().get_queryset(request, exclude_parameters).defer("config", "retry_of__config")
 
     def get_results(self, request: HttpRequest) -> None:
         """Fetch the page, and look at all of it at once."""
@@ -239,7 +244,12 @@ class ScrapeJobAdmin(ReviewPages, CrawlPage, admin.ModelAdmin):
         return super().changeform_view(request, object_id, form_url, context | (extra_context or {}))
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[ScrapeJob]:
-        return super().get_queryset(request).select_related("owner", "album", "retry_of")
+        return (
+            super()
+            .get_queryset(request)
+            .select_related("owner", "album", "retry_of")
+            .defer("retry_of__config")
+        )
 
     def get_fieldsets(self, request: HttpRequest, obj: ScrapeJob | None = None) -> Any:
         """Say how it fares first, then what it is, and last what there is to look into."""

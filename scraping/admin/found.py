@@ -4,6 +4,7 @@ import uuid
 from typing import Any, ClassVar
 
 from django.contrib import admin
+from django.contrib.admin.views.main import ChangeList
 from django.core.exceptions import PermissionDenied
 from django.db.models import Q, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
@@ -12,6 +13,7 @@ from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html, format_html_join
 
 from albums import links
+from albums.admin.change_lists import StorableChangeList
 from albums.admin.paging import BoundedPaginator
 from albums.thumbnails import smallest_size
 from imagehub.errors import ImageHubError
@@ -31,8 +33,8 @@ class JobFilter(admin.SimpleListFilter):
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
         pk = as_uuid(self.value())
-        job = ScrapeJob.objects.filter(pk=pk).first() if pk else None
-        return [(str(pk), job.name if job else "unknown")] if pk else []
+        names = ScrapeJob.objects.filter(pk=pk).values_list("name", flat=True)
+        return [(str(pk), names.first() or "unknown")] if pk else []
 
     def queryset(self, request: HttpRequest, queryset: QuerySet) -> QuerySet:
         pk = as_uuid(self.value())
@@ -73,7 +75,6 @@ class FoundAdmin(admin.ModelAdmin):
     """What the lists of pictures and pages have in common: they are there to be read."""
 
     list_filter = [StateFilter, ReasonFilter, JobFilter]
-    list_select_related = ["job"]
     list_per_page = 50
     list_max_show_all = 0
     show_full_result_count = False
@@ -127,6 +128,13 @@ class FoundAdmin(admin.ModelAdmin):
     @admin.display(description="When")
     def when(self, found: Any) -> str:
         return f"{found.fetched_at:%Y-%m-%d %H:%M:%S}"
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+        return StorableChangeList
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet:
+        """Leave out what their crawls were asked to do: thousands of addresses may stand there."""
+        return super().get_queryset(request).select_related("job").defer("job__config")
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet, search_term: str

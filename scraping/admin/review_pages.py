@@ -22,6 +22,8 @@ from scraping.services.reviewing import Keep
 PICTURES_PER_PAGE = 24
 PAIRS_PER_PAGE = 10
 
+DECISIONS = ("approve", "reject", "approve_all")
+
 KEPT = {
     Keep.BOTH: "Both pictures are kept.",
     Keep.NEW: "The picture that was there is in the trash now.",
@@ -65,6 +67,8 @@ class ReviewPages:
 
     def _decide(self, request: HttpRequest, job: ScrapeJob) -> None:
         act = request.POST.get("act", "")
+        if act not in DECISIONS:
+            raise Http404
         if act == "approve_all":
             # Those that came after the page was made have been seen by nobody.
             last = _number(request.POST.get("last"))

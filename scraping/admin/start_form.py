@@ -15,8 +15,8 @@ from django.utils.text import Truncator
 from albums.admin.choosing import album_field
 from albums.models import Visibility
 from imagehub.config import get_config
-from imagehub.egress.urls import MAX_URL_LENGTH
 from imagehub.errors import Invalid
+from scraping.crawler.addresses import LONGEST
 from scraping.models.jobs import LONGEST_NAME
 
 FOLLOW = [("host", "the same host"), ("site", "the same site"), ("anywhere", "anywhere")]
@@ -47,7 +47,7 @@ class StartForm(forms.Form):
     url = forms.CharField(
         label="A page to begin with",
         required=False,
-        max_length=MAX_URL_LENGTH,
+        max_length=LONGEST,
         widget=AdminTextInputWidget(attrs={"placeholder": "https://", "autofocus": True}),
     )
     urls = forms.CharField(

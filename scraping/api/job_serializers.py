@@ -20,6 +20,7 @@ from imagehub.api.serializers import (
 from scraping.models import ScrapeJob
 from scraping.models.jobs import LONGEST_NAME
 from scraping.services.folders import folder_of, log_of
+from scraping.services.listing import ADDRESSES
 from scraping.services.plans import MOST_URLS
 
 LONGEST_DESCRIPTION = 5000
@@ -30,22 +31,19 @@ GREATEST_SIDE = 16_384
 FOLLOW = ("host", "site", "anywhere")
 MOST_DECISIONS = 10_000
 
-SHOWN_URLS = 100
-"""So many addresses of each crawl are shown in a list; of one crawl, all of them."""
-
 
 class ScrapeJobSerializer(ToldInPart, JobSerializer):
     """A crawl. Everybody is told that it is there, how far it is and what it has brought; staff everything."""
 
     # Beside what `JobSerializer` needs the context holds `visible_albums`, the ids of those that the caller may see, and for
-    # staff `image_counts` and `page_counts`, by the ids of jobs.
+    # staff `image_counts` and `page_counts`, by the ids of jobs. Lists for staff are made by `for_lists`.
 
     album = serializers.SerializerMethodField(
         help_text="Where the pictures go. null: there is none yet, or none that the caller may see."
     )
     source_url = serializers.SerializerMethodField(help_text="The first address.")
     config = serializers.SerializerMethodField(
-        help_text=f"What was decided when it was asked for. In lists with the first {SHOWN_URLS} addresses."
+        help_text="What was decided when it was asked for. In lists without the addresses."
     )
     staging_path = serializers.SerializerMethodField(help_text="The folder of everything of it.")
     log_path = serializers.SerializerMethodField()
@@ -74,13 +72,12 @@ class ScrapeJobSerializer(ToldInPart, JobSerializer):
         return str(job.album_id) if job.album_id in visible else None
 
     def get_source_url(self, job: ScrapeJob) -> str:
-        return next(iter([*job.config.get("start_urls", ()), *job.config.get("image_urls", ())]), "")
+        if self.context.get("is_list"):
+            return job.first_url  # type: ignore[attr-defined]
+        return next((url for name in ADDRESSES for url in job.config.get(name, ())), "")
 
     def get_config(self, job: ScrapeJob) -> dict[str, Any]:
-        if not self.context.get("is_list"):
-            return job.config
-        urls = {name: job.config.get(name, [])[:SHOWN_URLS] for name in ("start_urls", "image_urls")}
-        return job.config | urls
+        return job.short_config if self.context.get("is_list") else job.config  # type: ignore[attr-defined]
 
     def get_staging_path(self, job: ScrapeJob) -> str:
         return str(folder_of(job).root)
@@ -111,7 +108,7 @@ class NewCrawlSerializer(StrictSerializer):
     name = StrictCharField(
         max_length=LONGEST_NAME,
         required=False,
-        help_text="Everybody may read it. Default: the host, where it is of a public site.",
+        help_text="Everybody may read it. Default: the host.",
     )
     description = StrictCharField(
         max_length=LONGEST_DESCRIPTION, required=False, allow_blank=True, help_text="Everybody may read it."

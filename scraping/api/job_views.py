@@ -27,6 +27,7 @@ from scraping.api.filters import ScrapeJobFilter
 from scraping.api.job_serializers import NewCrawlSerializer, ReviewSerializer, ScrapeJobSerializer
 from scraping.models import ScrapeJob
 from scraping.services import crawls, figures, reviewing
+from scraping.services.listing import for_lists
 
 KIND = "scraping"
 
@@ -104,7 +105,9 @@ class ScrapeJobViewSet(
     def get_queryset(self) -> QuerySet[ScrapeJob]:
         jobs = super().get_queryset()
         # Thousands of addresses may stand there, of which the public is told none.
-        return jobs if may_see_everything(self.request.user) else jobs.defer("config")
+        if not may_see_everything(self.request.user):
+            return jobs.defer("config")
+        return for_lists(jobs) if self.action == "list" else jobs
 
     def retrieve(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         return _response(self.get_object(), request)

@@ -61,7 +61,6 @@ class Migration(migrations.Migration):
                 ('album_name', models.CharField(blank=True, help_text='What a new album is to be called.', max_length=200)),
                 ('visibility', models.CharField(choices=[('public', 'Public'), ('private', 'Private')], default='private', help_text='Of the pictures.', max_length=10)),
                 ('needs_review', models.BooleanField(default=False, help_text='Pictures wait until somebody has approved them.')),
-                ('phase', models.CharField(blank=True, editable=False, help_text='What it is busy with.', max_length=20)),
                 ('pages', models.PositiveIntegerField(default=0, editable=False, help_text='That were read.')),
                 ('images_found', models.PositiveIntegerField(default=0, editable=False)),
                 ('images_saved', models.PositiveIntegerField(default=0, editable=False, help_text='That are in the album by this crawl.')),

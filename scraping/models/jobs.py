@@ -76,7 +76,6 @@ class ScrapeJob(Job):
         "self", null=True, blank=True, on_delete=models.SET_NULL, related_name="retries", editable=False
     )
 
-    phase = models.CharField(max_length=20, blank=True, editable=False, help_text="What it is busy with.")
     pages = models.PositiveIntegerField(default=0, editable=False, help_text="That were read.")
     images_found = models.PositiveIntegerField(default=0, editable=False)
     images_saved = models.PositiveIntegerField(

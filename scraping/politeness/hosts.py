@@ -1,6 +1,8 @@
 """The state of one host, and how what happens there changes it. Pure: the time is an argument, and nothing is stored here."""
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Self
 
 from scraping.politeness.waiting import full_jitter
 
@@ -54,6 +56,11 @@ class HostState:
     """Seconds to the headers of an answer, as a moving average."""
     requests: int = 0
     errors: int = 0
+
+    @classmethod
+    def read(cls, stored: Mapping[str, Any]) -> Self:
+        """Return a state as it was stored. What another version has noted beside it is left out."""
+        return cls(**{one.name: stored[one.name] for one in fields(cls) if one.name in stored})
 
 
 @dataclass(frozen=True)

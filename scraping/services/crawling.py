@@ -10,9 +10,11 @@ from typing import Any
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Q
+from django.db.models import Count, Q
+from pydantic import ValidationError
 
 from imagehub.config import get_config
+from imagehub.jobs import stopping
 from imagehub.jobs.child import (
     Child,
     ChildDied,
@@ -39,6 +41,7 @@ from scraping.services.plans import assignment_of, manners, plan_of
 from scraping.services.recording import Recorder
 from scraping.services.reviewing import REJECTED
 from scraping.services.shared_store import SharedStore
+from scraping.services.told import ToldFigures, told
 
 logger = logging.getLogger(__name__)
 
@@ -79,13 +82,24 @@ class _Crawl:
         self._config = get_config().scraping
         self._folder = folder_of(job)
         self._recorder = Recorder(job, lease)
-        self._finished: dict[str, Any] | None = None
+        self._finished: ToldFigures | None = None
         self._error: dict[str, Any] = {}
-        self._skipped = 0
 
     def carry_out(self) -> None:
         self._lease.raise_if_stopping()
         self._prepare()
+        try:
+            self._collect()
+        except JobInterrupted:  # the next attempt goes on with what is there
+            self._count()
+            raise
+        except (JobFailed, JobCancelled):
+            self._count()
+            self._tidy()
+            raise
+        self._tidy()
+
+    def _collect(self) -> None:
         self._recorder.start()
         try:
             self._follow()
@@ -94,9 +108,21 @@ class _Crawl:
             self._recorder.finish()
         if self._lease.cancel_requested:
             raise JobCancelled
-        if self._finished is None:
+        if self._recorder.is_incomplete or (self._finished is None and stopping.stop_requested()):
             raise WorkerStopping
+        if self._finished is None:
+            raise JobInterrupted("crawler_died", "The crawler ended without saying what came of it.")
         self._complete(self._finished)
+
+    def _count(self) -> None:
+        """Let the figures of a crawl that ends too early add up: what nobody has told the end of was not found."""
+        self._lease.note(images_found=ScrapedImage.objects.filter(job=self._job).count())
+
+    def _tidy(self) -> None:
+        """Delete what was fetched, unless somebody has still to look at some of it: the library has what is wanted."""
+        if not ScrapedImage.objects.filter(job=self._job, state=ImageOutcome.REVIEW).exists():
+            with suppress(OSError):
+                shutil.rmtree(self._folder.pictures)
 
     def _prepare(self) -> None:
         """Tell the crawler what to do."""
@@ -172,19 +198,25 @@ class _Crawl:
         return JobInterrupted(str(self._error.get("code") or "crawler_died"), detail)
 
     def _hear(self, event: dict[str, Any]) -> None:
-        match event.get("event"):
-            case "item" | "page":
-                self._recorder.take(event)
-            case "progress":
-                self._report(event)
-            case "finished":
-                self._finished = event
-            case "error":
-                self._error = event
+        if event.get("event") == "error":
+            self._error = event
+            return
+        try:
+            said = told(event)
+        except ValidationError:  # its text would quote a stranger
+            logger.warning("Ignored an event of a crawler that makes no sense")
+            return
+        if isinstance(said, ToldFigures):
+            if event["event"] == "finished":
+                self._finished = said
+            else:
+                self._report(said)
+        elif said is not None:
+            self._recorder.take(said)
 
-    def _report(self, event: dict[str, Any]) -> None:
-        counts, pages = Counter(event["counts"]), Counter(event["pages"])
-        found, known = event["found"], event["pages_known"]
+    def _report(self, figures: ToldFigures) -> None:
+        counts, pages = Counter(figures.counts), Counter(figures.pages)
+        found, known = figures.found, figures.pages_known
         ended = counts.total() + pages.total()
         self._lease.report(
             step=counts["saved"],
@@ -192,39 +224,36 @@ class _Crawl:
             message=f"{counts['saved']} of {found} pictures kept, {pages['visited']} of {known} pages read",
             done=min(0.99, ended / max(found + known, 1)),
         )
-        figures = {"images_found": found, "pages": pages["visited"], "is_truncated": event["truncated"]}
-        self._lease.note(**figures)
+        self._lease.note(images_found=found, pages=pages["visited"], is_truncated=figures.truncated)
 
-    def _complete(self, finished: dict[str, Any]) -> None:
+    def _complete(self, finished: ToldFigures) -> None:
         """End the job as what was found says."""
         items = ScrapedImage.objects.filter(job=self._job)
         figures: dict[str, Any] = {
-            "images_found": finished["found"],
-            "pages": finished["pages"].get("visited", 0),
-            "end_reason": str(finished["reason"])[:20],
-            "is_truncated": bool(finished["truncated"]),
-            "phase": "",
+            "images_found": items.count(),
+            "pages": finished.pages.get("visited", 0),
+            "end_reason": finished.reason,
+            "is_truncated": finished.truncated,
         }
-        if (written := items.count()) != finished["found"]:
-            logger.error(
-                "Crawl %s has found %s pictures and noted %s", self._job.pk, finished["found"], written
-            )
+        if figures["images_found"] != finished.found:
+            noted = figures["images_found"]
+            logger.error("Crawl %s has found %s pictures and noted %s", self._job.pk, finished.found, noted)
         is_there = (ImageOutcome.SAVED, ImageOutcome.DUPLICATE, ImageOutcome.REVIEW)
         if not items.filter(Q(state__in=is_there) | Q(reason=REJECTED)).exists():
             self._lease.note(**figures)
             raise self._nothing_found()
         with transaction.atomic():
             self._lease.complete(step=self._job.images_saved, **figures)
-        if not items.filter(state=ImageOutcome.REVIEW).exists():
-            with suppress(OSError):
-                shutil.rmtree(self._folder.pictures)  # the library has them
 
     def _nothing_found(self) -> JobFailed:
-        pages = ScrapedPage.objects.filter(job=self._job)
-        states = Counter(pages.values_list("state", flat=True))
-        states.update(ScrapedImage.objects.filter(job=self._job).values_list("state", flat=True))
+        states: Counter[str] = Counter()
+        named: Counter[str] = Counter()
+        for rows in (ScrapedPage.objects.filter(job=self._job), ScrapedImage.objects.filter(job=self._job)):
+            for state, is_named, count in rows.values_list("state", Q(page_url="")).annotate(Count("pk")):
+                states[state] += count
+                named[state] += count if is_named else 0
         states.pop(PageOutcome.VISITED, None)
-        if states[PageOutcome.BLOCKED]:
+        if {PageOutcome.BLOCKED} in (set(states), set(+named)):
             return JobFailed(
                 "blocked_address", "What was to be fetched leads to where nothing is fetched from."
             )

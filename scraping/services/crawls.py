@@ -14,8 +14,10 @@ from imagehub.jobs.clusters import Cluster
 from imagehub.jobs.models import JobStatus
 from imagehub.jobs.queue import ring
 from scraping.models import ScrapeJob
+from scraping.models.jobs import LONGEST_NAME
 from scraping.services.plans import (
     MOST_PAGES,
+    MOST_URLS,
     Plan,
     config_of,
     host_of_plan,
@@ -70,7 +72,7 @@ def start_crawl(
         url: of a page to begin with.
         urls: in its place, a list of addresses: what ends like a picture is fetched as one, all else is read as a page. Links
             are followed from none of them.
-        name: what it is called, for everybody to read; by default after the host, if everybody may know of that.
+        name: what it is called, for everybody to read; by default after the host, which everybody may know.
         description: likewise.
         depth: 1 reads the first page only; each more follows the links of what was read before.
         follow_links: whether links are followed at all.
@@ -98,6 +100,8 @@ def start_crawl(
         raise Invalid(f"One crawl collects at most {limits.max_images} pictures.", pointer="/max_images")
     if max_pages is not None and max_pages > limits.max_pages:
         raise Invalid(f"One crawl reads at most {limits.max_pages} pages.", pointer="/max_pages")
+    if len(urls) > MOST_URLS:
+        raise Invalid(f"A list has at most {MOST_URLS} addresses.", pointer="/urls")
     found = vetted_urls(urls or [url], is_list=bool(urls))
     pages, pictures = split_by_ending(found) if urls else (found, [])
     if len(pages) > MOST_PAGES:
@@ -115,7 +119,7 @@ def start_crawl(
         obey_opt_outs=obey_opt_outs,
     )
     host = host_of_plan(plan)
-    name = name or host
+    name = name or host[:LONGEST_NAME]
     return _queue(
         ScrapeJob(
             owner=owner,

@@ -18,5 +18,8 @@ def log_of(job: ScrapeJob) -> Path:
 
 
 def thumbnails_of(job: ScrapeJob) -> Path:
-    """Return where the thumbnails are kept by which somebody decides on the pictures of a crawl. It need not be there."""
-    return folder_of(job).root / "thumbnails"
+    """Return where the thumbnails are kept by which somebody decides on the pictures of a crawl. It need not be there.
+
+    Not in the folder of the crawl: its crawler writes there, and has met the web.
+    """
+    return roots.scraping_root() / "previews" / str(job.pk)

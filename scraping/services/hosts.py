@@ -89,7 +89,7 @@ def hosts_of(job: ScrapeJob, *, most: int | None = None) -> list[HostReport]:
 
 def standing_of(record: HostRecord) -> Standing:
     """Return how a host is treated now."""
-    state, usual, now = HostState(**record.state), manners(), timezone.now().timestamp()
+    state, usual, now = HostState.read(record.state), manners(), timezone.now().timestamp()
     is_closed = state.closed_until > now
     return Standing(
         interval=max(state.interval, usual.interval),

@@ -1,6 +1,7 @@
 """Taking what a crawl has fetched into the library: by the same way as uploads, and all rows of a batch at once."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -19,6 +20,7 @@ from albums.services import (
     request_derivatives,
     save_images,
 )
+from albums.services.albums import lock_album
 from albums.services.file_names import safe_file_name
 from albums.services.images import SUFFIXES
 from albums.services.uploads import IncomingFile, quarantine, store_pictures, vet_pictures
@@ -32,16 +34,42 @@ LABEL_ORIGINS = ("figcaption", "json-ld", "alt", "title", "aria-label", "sitemap
 
 CHANGED = [
     "state", "reason", "image", "resembles", "sha256", "size_bytes", "width", "height", "format", "fingerprint",
-    "duplicate_of", "final_url", "redirects", "status", "robots", "opt_out", "licence", "captions", "attempts",
+    "duplicate_of", "page_url", "page_domain", "origin", "final_url", "redirects", "status", "robots", "opt_out", "licence", "captions", "attempts",
     "fetched_at",
 ]  # fmt: skip
 """What may become different about an address that has a row."""
 
 
-def take_in(
+LookedAt = Mapping[str, IncomingFile]
+"""Files that were vetted, by the keys of their items."""
+
+
+@contextmanager
+def look_at(job: ScrapeJob, items: Sequence[ScrapedImage]) -> Iterator[LookedAt]:
+    """Vet the files of those items that are to be taken in. What is made of them is there until the block ends.
+
+    Raises:
+        StorageFull: the disk is full.
+    """
+    wanted = [item for item in items if item.state == ImageOutcome.SAVED]
+    files = {item.key: _incoming(job, item) for item in wanted}
+    with quarantine() as staging:
+        vet_pictures(list(files.values()), staging=staging)
+        yield files
+
+
+def look_and_take_in(
     job: ScrapeJob, items: Sequence[ScrapedImage], *, fence: Callable[[], None] = lambda: None
 ) -> None:
-    """Take the files of pictures into the library and the album of their crawl, and write their rows, all in one transaction.
+    """Do both: see :func:`look_at` and :func:`take_in`."""
+    with look_at(job, items) as looked_at:
+        take_in(job, items, looked_at, fence=fence)
+
+
+def take_in(
+    job: ScrapeJob, items: Sequence[ScrapedImage], looked_at: LookedAt, *, fence: Callable[[], None]
+) -> None:
+    """Take vetted pictures into the library and the album of their crawl, and write all rows in one transaction.
 
     What became of each stands on it then: ``saved`` with its image, ``duplicate`` with the one that was there, or ``filtered``,
     also where the same picture was taken down (``taken_down``). A saved one may resemble another image: somebody has to choose.
@@ -50,28 +78,40 @@ def take_in(
     Args:
         job: whose they are.
         items: of one crawl.
+        looked_at: what :func:`look_at` has for them.
         fence: is called in the transaction, and raises where nothing may be written any more.
 
     Raises:
         AlbumGone: somebody deleted the album in the meantime.
         StorageFull: the disk is full.
     """
-    wanted = [item for item in items if item.state == ImageOutcome.SAVED]
-    as_large = note_lookalikes(job, wanted)
-    with quarantine() as staging:
-        files = [_incoming(job, item) for item in wanted]
-        vet_pictures(files, staging=staging)
-        by_path = {file.path: item for file, item in zip(files, wanted, strict=True)}
-        kept = [file for file in files if not is_left_out(by_path[file.path], file, as_large)]
-        store_pictures(kept, new_image=lambda file: _new_image(job, by_path[file.path]))
-    for file, item in zip(files, wanted, strict=True):
+    wanted = {item.key: item for item in items if item.state == ImageOutcome.SAVED}
+    files = {key: looked_at[key] for key in wanted}
+    as_large = note_lookalikes(job, list(wanted.values()))
+    kept = {key: file for key, file in files.items() if not is_left_out(wanted[key], file, as_large)}
+    by_path = {file.path: wanted[key] for key, file in kept.items()}
+    store_pictures(list(kept.values()), new_image=lambda file: _new_image(job, by_path[file.path]))
+    for key, file in files.items():
         if file.refusal:
-            item.state, item.reason = ImageOutcome.FILTERED, file.refusal.code[:40]
-            item.resembles = None
+            wanted[key].state, wanted[key].reason = ImageOutcome.FILTERED, file.refusal.code[:40]
+            wanted[key].resembles = None
+    pairs = [(wanted[key], file.image) for key, file in kept.items() if file.image]
     with transaction.atomic():
+        if pairs:
+            _hold_album(job)
         fence()
-        _write(job, [(item, file.image) for item, file in zip(wanted, files, strict=True) if file.image])
+        _write(job, pairs)
         _note(job, items)
+
+
+def _hold_album(job: ScrapeJob) -> None:
+    """Lock the album of a crawl, if it has one, before the crawl's own row: whoever deletes the album does it so."""
+    job.refresh_from_db(fields=["album", "album_name"])
+    if job.album is not None:
+        try:
+            lock_album(job.album)
+        except AlbumGone:
+            job.refresh_from_db(fields=["album"])
 
 
 def _note(job: ScrapeJob, items: Sequence[ScrapedImage]) -> None:
@@ -80,6 +120,8 @@ def _note(job: ScrapeJob, items: Sequence[ScrapedImage]) -> None:
     new, known = [item for item in items if item._state.adding], [item for item in items if item.pk]
     ScrapedImage.objects.bulk_update(known, CHANGED)
     ScrapedImage.objects.bulk_create(new)
+    if job.needs_review:
+        _tell_duplicates(job, items)
     job.images_saved = ScrapedImage.objects.filter(job=job, state=ImageOutcome.SAVED).count()
     ScrapeJob.objects.filter(pk=job.pk).update(images_saved=job.images_saved)
 
@@ -157,8 +199,7 @@ def raise_if_album_is_gone(job: ScrapeJob) -> None:
     Raises:
         AlbumGone: somebody deleted it.
     """
-    is_to_be_made = bool(job.album_name) and not job.images_saved
-    if job.album_id is None and not job.is_finished and not is_to_be_made:
+    if job.album_id is None and not job.is_finished and not job.album_name:
         raise AlbumGone("The album of the crawl has been deleted.")
 
 
@@ -170,7 +211,6 @@ def _album_of(job: ScrapeJob) -> Album:
     Raises:
         AlbumGone: see :func:`raise_if_album_is_gone`.
     """
-    job.refresh_from_db(fields=["album"])
     raise_if_album_is_gone(job)
     if job.album is None:
         job.album = create_album(
@@ -182,7 +222,8 @@ def _album_of(job: ScrapeJob) -> Album:
                 owner=job.owner,
             )
         )
-        ScrapeJob.objects.filter(pk=job.pk).update(album=job.album)
+        job.album_name = ""  # it is not to be made again, should somebody delete it
+        ScrapeJob.objects.filter(pk=job.pk).update(album=job.album, album_name="")
     return job.album
 
 
@@ -205,6 +246,17 @@ def _link_duplicates(job: ScrapeJob, items: Sequence[ScrapedImage]) -> None:
         item.image_id = (
             same_job.get(item.duplicate_of) or in_album.get(item.duplicate_of) or seen.get(item.key)
         )
+
+
+def _tell_duplicates(job: ScrapeJob, items: Sequence[ScrapedImage]) -> None:
+    """Let addresses whose picture waited for review, under another address, know the image that was made of it now."""
+    images = {item.sha256: item.image_id for item in items if item.image_id and item.sha256}
+    rows = ScrapedImage.objects.filter(
+        job=job, state=ImageOutcome.DUPLICATE, image=None, duplicate_of__in=images
+    )
+    for row in (known := list(rows)):
+        row.image_id = images[row.duplicate_of]
+    ScrapedImage.objects.bulk_update(known, ["image"])
 
 
 def _images_of(values: set[str], column: str, **where: Any) -> dict[str, Any]:

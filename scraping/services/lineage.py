@@ -62,7 +62,7 @@ def register() -> None:
 def _describe_crawls(ids: Sequence[str], user: "AbstractUser | AnonymousUser") -> Iterator[Node]:
     """Yield crawls: everybody may know that they are, and of which host."""
     sees_everything = may_see_everything(user)
-    for job in ScrapeJob.objects.filter(pk__in=ids).select_related("owner"):
+    for job in ScrapeJob.objects.filter(pk__in=ids).select_related("owner").defer("config"):
         details, url = {"host": job.host}, None
         if sees_everything:
             details |= {"status": job.status, "owner": job.owner.username}
@@ -160,7 +160,7 @@ def _crawls_at(
     """Yield the crawls that have not ended and were sent to some addresses, or have met one of some rows."""
     met = Exists(pages.filter(job=OuterRef("pk"))) | Exists(sources.filter(job=OuterRef("pk")))
     active = ScrapeJob.objects.active().annotate(has_met=met)
-    for pk, config, has_met in active.values_list("pk", "config", "has_met").iterator():
+    for pk, config, has_met in active.values_list("pk", "config", "has_met").iterator(chunk_size=20):
         sent_to = [*config.get("start_urls", ()), *config.get("image_urls", ())]
         if has_met or any(map(is_there, sent_to)):
             yield Key(CRAWL, str(pk))

@@ -9,9 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 import imagehub
 from imagehub.config import get_config
+from imagehub.egress.policy import BlockedAddress
 from imagehub.egress.site import egress_policy, policy_values
 from imagehub.egress.urls import vet_url
-from scraping.crawler.addresses import PICTURE_ENDINGS, ending
+from scraping.crawler.addresses import LONGEST, PICTURE_ENDINGS, ending, normal
 from scraping.crawler.assignment import Assignment, Caps, Egress, Sizes
 from scraping.models import ScrapeJob
 from scraping.politeness.hosts import Manners
@@ -51,15 +52,20 @@ def vetted_urls(urls: Sequence[str], *, is_list: bool) -> list[str]:
     """Return addresses in their one spelling, each once.
 
     Raises:
-        BlockedAddress: one of them is not to be fetched, as far as can be told from its text. Its pointer is ``/urls/N`` for
-            a list, else ``/url``.
+        BlockedAddress: one of them is not to be fetched, as far as can be told from its text, or is longer than the crawler
+            takes. Its pointer is ``/urls/N`` for a list, else ``/url``.
     """
     policy = egress_policy()
-    vetted = (
-        vet_url(url, policy, pointer=f"/urls/{number}" if is_list else "/url")
-        for number, url in enumerate(urls)
-    )
-    return list(dict.fromkeys(vetted))
+    vetted = {}
+    for number, url in enumerate(urls):
+        pointer = f"/urls/{number}" if is_list else "/url"
+        address = vet_url(url, policy, pointer=pointer)
+        if not normal(address):
+            raise BlockedAddress(
+                f"A crawl reads addresses of at most {LONGEST} characters, written in ASCII.", pointer=pointer
+            )
+        vetted[address] = None
+    return list(vetted)
 
 
 def split_by_ending(urls: Sequence[str]) -> tuple[list[str], list[str]]:

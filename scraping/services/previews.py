@@ -1,5 +1,6 @@
 """Thumbnails of pictures that are not taken in yet: rendered under guard, for no browser is to meet a stranger's bytes."""
 
+import os
 import re
 import uuid
 from contextlib import suppress
@@ -11,7 +12,7 @@ from albums.services.uploads import quarantine
 from imagehub import storage
 from imagehub.config import get_config
 from imagehub.errors import ImageHubError
-from scraping.models import ScrapedImage
+from scraping.models import ImageOutcome, ScrapedImage
 from scraping.services.folders import folder_of, thumbnails_of
 
 SIDE = 320
@@ -26,7 +27,7 @@ class PictureGone(ImageHubError):
 
 
 def thumbnail_of(item: ScrapedImage) -> bytes:
-    """Return a thumbnail of what a crawl has fetched, as WebP. It is rendered once, and kept in the folder of the crawl.
+    """Return a thumbnail of what a crawl has fetched, as WebP. It is rendered once, and kept.
 
     Raises:
         PictureGone: its file is not there.
@@ -38,14 +39,25 @@ def thumbnail_of(item: ScrapedImage) -> bytes:
         raise PictureGone("There is no file of the picture.")
     kept = thumbnails_of(item.job) / f"{item.sha256}.webp"
     with suppress(OSError):
-        return kept.read_bytes()
+        return _read(kept)
     path = folder_of(item.job).pictures / item.file_name
     try:
         content = _render(path, longer_side=max(item.width, item.height))
     except FileNotFoundError as error:
         raise PictureGone("The file of the picture is gone.") from error
     _keep(kept, content)
+    # Whoever decides or purges meanwhile deletes what is kept after having changed the row: one of us deletes this one.
+    if not ScrapedImage.objects.filter(pk=item.pk, state=ImageOutcome.REVIEW).exists():
+        with suppress(OSError):
+            kept.unlink()
+            kept.parent.rmdir()
     return content
+
+
+def _read(path: Path) -> bytes:
+    """Return what is in a file, but not what a link leads to."""
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        return file.read()
 
 
 def _render(path: Path, *, longer_side: int) -> bytes:
@@ -66,9 +78,9 @@ def _render(path: Path, *, longer_side: int) -> bytes:
 
 
 def _keep(path: Path, content: bytes) -> None:
-    """Write a thumbnail, whole or not at all. That it cannot be kept, because the crawl is purged just now, does not matter."""
+    """Write a thumbnail, whole or not at all. That it cannot be kept does not matter."""
     partial = path.with_name(f"{uuid.uuid4().hex}.part")
     with suppress(OSError):
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         partial.write_bytes(content)
         partial.replace(path)

@@ -16,7 +16,7 @@ from imagehub.jobs.models import JobStatus
 from imagehub.operations import purges
 from imagehub.operations.folders import bytes_below, delete_folder, lies_in
 from scraping.models import ImageOutcome, ScrapedImage, ScrapedPage, ScrapeJob
-from scraping.services.folders import folder_of
+from scraping.services.folders import folder_of, thumbnails_of
 
 logger = logging.getLogger(__name__)
 
@@ -103,8 +103,8 @@ def _rehearse(job: ScrapeJob, freed: Freed) -> None:
     if _is_wanted(job):
         freed.kept += 1
         return
-    folder, doomed = _vetted(folder_of(job).root), _vetted(_doomed(job))
-    freed.bytes += bytes_below(folder) + bytes_below(doomed)
+    folders = (folder_of(job).root, _doomed(job), thumbnails_of(job))
+    freed.bytes += sum(bytes_below(folder) for folder in list(map(_vetted, folders)))
     freed.expired += _in_review(job).count()
     freed.items += _unused(job).count()
     freed.pages += _pages(job).count()
@@ -113,7 +113,7 @@ def _rehearse(job: ScrapeJob, freed: Freed) -> None:
 
 def _purge(job: ScrapeJob, freed: Freed, on_progress: Callable[[], None]) -> None:
     """Delete what there is of a crawl. Each step can be taken again: it is over only when the last one says so."""
-    doomed = _vetted(_doomed(job))
+    doomed, thumbnails = _vetted(_doomed(job)), _vetted(thumbnails_of(job))
     size = bytes_below(doomed)
     delete_folder(doomed)  # if an earlier purge has come so far
     expired = _set_aside(job, doomed)
@@ -121,8 +121,9 @@ def _purge(job: ScrapeJob, freed: Freed, on_progress: Callable[[], None]) -> Non
         freed.kept += _is_wanted(job)
         return
     freed.expired += expired
-    size += bytes_below(doomed)
-    delete_folder(doomed)
+    for folder in (doomed, thumbnails):
+        size += bytes_below(folder)
+        delete_folder(folder)
     freed.bytes += size
     on_progress()
     freed.items += _delete(_unused(job), on_progress)

@@ -22,7 +22,7 @@ from imagehub.jobs.clusters import Cluster
 from imagehub.jobs.queue import send
 from scraping.models import ImageOutcome, ScrapedImage, ScrapeJob
 from scraping.services.folders import folder_of, thumbnails_of
-from scraping.services.intake import take_in
+from scraping.services.intake import look_and_take_in
 
 APPROVED = "approved"
 """The reason on an item in state ``review`` that is about to be taken in. Without a reason it waits for a decision."""
@@ -167,7 +167,7 @@ def take_in_approved(job: ScrapeJob) -> int:
     Whoever dies over it leaves the pictures as they were, for the next one.
 
     Raises:
-        AlbumGone, OSError, StorageFull: see :func:`scraping.services.intake.take_in`.
+        AlbumGone, OSError, StorageFull: see :func:`scraping.services.intake.look_and_take_in`.
     """
     taken = 0
     while items := list(approved(job)[:BATCH]):
@@ -175,7 +175,7 @@ def take_in_approved(job: ScrapeJob) -> int:
         for item in items:
             item.state, item.reason = ImageOutcome.SAVED, ""
         try:
-            take_in(job, items, fence=partial(_hold, job, keys))
+            look_and_take_in(job, items, fence=partial(_hold, job, keys))
         except _Overtaken:
             return taken
         taken += len(items)
@@ -189,6 +189,7 @@ def crawls_with_approved() -> QuerySet[ScrapeJob]:
     return (
         ScrapeJob.objects.filter(Exists(waiting), needs_review=True)
         .select_related("owner", "album")
+        .defer("config")
         .order_by("pk")
     )
 

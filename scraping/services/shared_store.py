@@ -48,7 +48,7 @@ class SharedStore:
         while True:
             row = HostRecord.objects.filter(pk=host).values_list("state", "version").first()
             before, version = row or ({}, None)
-            state = HostState(**deepcopy(before))
+            state = HostState.read(deepcopy(before))
             result = step(state)
             after = asdict(state)
             if after == before or self._swap(host, version, after):

@@ -4,7 +4,9 @@ import re
 from dataclasses import asdict
 
 import pytest
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from albums.tests.factories import AlbumFactory, ImageFactory
@@ -81,6 +83,34 @@ class TestList:
         assert "It failed." in html
         assert "Start a crawl" in html
         assert "delete_selected" not in html
+
+    def test_does_not_read_what_crawls_were_asked_to_do(self, admin):
+        job = ScrapeJobFactory(retry_of=ScrapeJobFactory())
+        ScrapedImageFactory(job=job)
+        ScrapedPageFactory(job=job)
+        found = [reverse(f"admin:scraping_{name}_changelist") for name in ("scrapedimage", "scrapedpage")]
+
+        with CaptureQueriesContext(connection) as queries:
+            for where in (LIST, *found, f"{found[0]}?job={job.pk}"):
+                assert admin.get(where).status_code == 200
+        assert not any('"config"' in query["sql"] for query in queries)
+
+    @pytest.mark.parametrize(
+        "asked",
+        [
+            "scrapejob/?status__exact=%00", "scrapedimage/?state=%00", "scrapedimage/?reason=%00", "scrapedpage/?state=%00",
+            "scrapedpage/?reason=a%00", "hostrecord/?state=%00", "hostrecord/?standing=%00", "sitefile/?path=%00",
+        ],
+    )  # fmt: skip
+    def test_is_whole_where_somebody_asks_for_what_cannot_be(self, admin, asked):
+        ScrapedImageFactory(reason="a")
+        HostRecord.objects.create(host="a.example")
+        SiteFile.objects.create(origin="https://a.example", path="/robots.txt")
+
+        response = admin.get(f"/admin/scraping/{asked}", follow=True)
+
+        assert response.status_code == 200
+        assert response.redirect_chain == [(f"/admin/scraping/{asked.partition('?')[0]}?e=1", 302)]
 
     def test_finds_what_there_is_to_do(self, admin):
         reviewed_crawl(1, name="waits")
@@ -171,6 +201,8 @@ class TestStart:
             ({"urls": "https://b.example/"}, "urls", "not both"),
             ({"max_images": "20000"}, "max_images", "at most 10000"),
             ({"max_pages": "2000"}, "max_pages", "at most 1000"),
+            ({"url": "", "urls": "https://a.example/1.png\n" * 10_001}, "urls", "at most 10000"),
+            ({"url": f"https://a.example/{'x' * 2048}"}, "url", "at most 2048"),
             ({"depth": "11"}, "depth", "10"),
             ({"album": "album"}, "album_name", "one album"),
         ],

@@ -73,6 +73,14 @@ class TestReview:
             in admin.get(reverse("admin:scraping_scrapejob_change", args=[job.pk])).content.decode()
         )
 
+    def test_whoever_says_nothing_that_is_known_decides_nothing(self, admin):
+        job = reviewed_crawl(1)
+        item = job.items.get()
+
+        for fields in ({}, {"act": ""}, {"act": "keep"}):
+            assert admin.post(url_of("review", job), fields | {"item": [item.pk]}).status_code == 404
+        assert ends(job) == ["review"]
+
     def test_all_are_those_that_were_there_to_be_seen(self, admin):
         job = reviewed_crawl(3)
         last = max(job.items.values_list("pk", flat=True))

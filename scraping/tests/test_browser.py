@@ -108,6 +108,10 @@ def test_the_cockpit_of_scraping(chromium, live_server, sign_in):
     assert all(page.locator(".review img").evaluate_all(SHOWN))
     page.locator("input[name=item]").first.check()
     page.get_by_text("1 of 7 selected").wait_for()
+    page.locator("input[name=item]").first.press("Enter")
+    page.wait_for_timeout(300)
+    page.get_by_text("1 of 7 selected").wait_for()
+    assert job.items.filter(state="review", reason="").count() == 7
     page.get_by_role("button", name="Reject selected").click()
     page.get_by_text("1 picture is rejected").wait_for()
     page.check("#select-all")

@@ -18,7 +18,7 @@ from scraping.crawler.pictures import examine, store
 from scraping.models import ScrapedImage
 from scraping.services.crawls import start_crawl
 from scraping.services.folders import folder_of
-from scraping.services.intake import take_in
+from scraping.services.intake import look_and_take_in
 from scraping.tests.factories import ScrapedImageFactory, ScrapeJobFactory
 from scraping.tests.sites import drawing
 
@@ -67,7 +67,7 @@ def found(job, *contents):
 
 def taken(job, *contents):
     items = found(job, *contents)
-    take_in(job, items)
+    look_and_take_in(job, items)
     return list(ScrapedImage.objects.filter(key__in=[item.key for item in items]).order_by("position"))
 
 
@@ -130,7 +130,7 @@ class TestAlbum:
         (item,) = found(job, copy(1))
         (folder_of(job).pictures / item.file_name).write_bytes(copy(1)[:900])
 
-        take_in(job, [item])
+        look_and_take_in(job, [item])
 
         item.refresh_from_db()
         assert (item.state, item.image, item.resembles) == ("filtered", None, None)
@@ -180,7 +180,7 @@ class TestCrawl:
         (item,) = found(job, copy(1))
         item.resembles = original
 
-        take_in(job, [item])
+        look_and_take_in(job, [item])
 
         item.refresh_from_db()
         assert (item.state, item.resembles) == ("saved", original)
@@ -206,7 +206,7 @@ def test_it_takes_as_many_queries_for_many_as_for_one():
     counts = []
     for items in (one, many):
         with CaptureQueriesContext(connection) as queries:
-            take_in(job, items)
+            look_and_take_in(job, items)
         counts.append(len([one for one in queries if "advisory" not in one["sql"]]))
         assert {item.state for item in items} == {"saved"}
         assert all(item.resembles_id for item in items)

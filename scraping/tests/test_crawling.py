@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -15,6 +16,7 @@ from django.conf import settings as django_settings
 from django.utils import timezone
 
 from albums.models import Image, ImageQuerySet
+from albums.services import delete_album
 from albums.tests.factories import AlbumFactory
 from imagehub import storage
 from imagehub.egress.policy import BlockedAddress
@@ -24,6 +26,7 @@ from imagehub.jobs.registry import get_kind
 from imagehub.jobs.runner import run_next
 from imagehub.tests.together import beside
 from scraping.models import HostRecord, ScrapedPage, ScrapeJob
+from scraping.services import intake, reviewing
 from scraping.services.crawls import NotRepeatable, cancel_crawl, retry_crawl, start_crawl
 from scraping.services.folders import folder_of, log_of
 from scraping.tests.factories import ScrapeJobFactory
@@ -226,6 +229,25 @@ class TestFailure:
         assert "could not write" in job.error_detail
         assert "FileExistsError" in log_of(job).read_text()
 
+    def test_one_blocked_picture_among_others_is_not_why_nothing_was_found(self, site, staff):
+        site.show("/", "<img src=/small.png><img src=http://10.0.0.1/track.gif>")
+        site.show("/small.png", drawing(9, (16, 16)))
+
+        job = work(start_crawl(owner=staff, url=site.url()))
+
+        assert (job.error_code, job.images_found) == ("no_images_found", 2)
+        assert "1 is not of a kind that is wanted" in job.error_detail
+
+    def test_a_crawler_that_ends_without_a_word_has_cost_an_attempt(self, site, staff, monkeypatch):
+        monkeypatch.setattr(sys, "executable", "/bin/true")
+        job = start_crawl(owner=staff, url=site.url())
+
+        for attempt in (1, 2, 3):
+            work(job)
+            assert job.attempt == attempt
+
+        assert (job.status, job.error_code) == ("failed", "crawler_died")
+
 
 class TestCancel:
     def test_ends_within_two_seconds_and_brings_every_address_to_an_end(self, site, staff):
@@ -247,6 +269,7 @@ class TestCancel:
         assert counts["saved"] == job.images_saved == images_of(job).count()
         assert counts.total() == 40
         assert {item.reason for item in job.items.filter(state="skipped")} == {"cancelled"}
+        assert not folder_of(job).pictures.exists()
 
 
 class TestResume:
@@ -321,3 +344,58 @@ def test_a_crawl_of_which_nobody_knows_what_it_was_to_do_is_not_repeated(staff):
 
     with pytest.raises(NotRepeatable):
         retry_crawl(job, owner=staff)
+
+
+def test_what_comes_after_a_takedown_waits_also_where_it_was_looked_at_just_then(site, staff, monkeypatch):
+    show_gallery(site, 1)
+    job = start_crawl(owner=staff, url=site.url())
+    vet = intake.vet_pictures
+
+    def take_down_meanwhile(files, **options):
+        vet(files, **options)
+        ScrapeJob.objects.filter(pk=job.pk).update(needs_review=True)
+
+    monkeypatch.setattr(intake, "vet_pictures", take_down_meanwhile)
+    work(job)
+
+    assert states(job) == {"/0.png": "review"}
+    assert not Image.objects.exists()
+
+
+def test_duplicates_of_a_reviewed_picture_know_its_image(site, other_site, staff):
+    for one in (site, other_site):
+        one.show("/1.png", drawing(1))
+    job = work(
+        start_crawl(owner=staff, urls=[site.url("/1.png"), other_site.url("/1.png")], needs_review=True)
+    )
+    waiting = job.items.get(state="review")
+    assert job.items.get(state="duplicate").image is None
+
+    reviewing.decide(job, approve=[waiting.pk], reject=[])
+    reviewing.take_in_approved(job)
+
+    assert {item.image for item in job.items.all()} == {Image.objects.get()}
+
+
+def test_taking_in_and_deleting_the_album_do_not_wait_for_each_other(site, staff, monkeypatch):
+    """Both want the album and the crawl: in another order each, PostgreSQL would end one of them."""
+    show_gallery(site, 6)
+    album = AlbumFactory()
+    job = start_crawl(owner=staff, url=site.url(), album=album)
+    begun = threading.Event()
+    write = intake._write
+
+    def slowly(*arguments):
+        begun.set()
+        time.sleep(0.5)
+        return write(*arguments)
+
+    monkeypatch.setattr(intake, "_write", slowly)
+    worker = beside(lambda: run_next(get_kind("scraping")))
+    assert begun.wait(30)
+    delete_album(album)
+    worker.join(timeout=60)
+
+    job.refresh_from_db()
+    assert (job.status, job.attempt) in {("failed", 1), ("completed", 1)}
+    assert job.error_code in {"album_gone", ""}

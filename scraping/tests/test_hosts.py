@@ -49,6 +49,17 @@ def test_what_became_of_each_host_is_counted(django_assert_num_queries):
     assert [report.host for report in hosts_of(job, most=1)] == ["www.example.com"]
 
 
+def test_what_another_version_has_noted_of_a_host_does_not_matter():
+    row = record("new.example", interval=16, requests=40)
+    HostRecord.objects.update(state=row.state | {"mood": "good"})
+    row.refresh_from_db()
+
+    assert standing_of(row).requests == 40
+    assert forget_backoff(row)
+    row.refresh_from_db()
+    assert row.state == asdict(HostState(requests=40))
+
+
 def test_a_host_in_trouble_is_forgiven(set_config):
     set_config("scraping: {interval_seconds: 2}\n")
     later = time.time() + 600

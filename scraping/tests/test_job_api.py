@@ -3,6 +3,8 @@
 import json
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from rest_framework.test import APIClient
 
@@ -178,15 +180,27 @@ class TestList:
         assert found(APIClient(), public) == [str(shown.pk)]
         assert found(APIClient(), private) == []
 
-    def test_shows_the_first_addresses_of_each_and_one_crawl_all_of_them(self, staff):
-        urls = [f"https://gallery.example/{number}.png" for number in range(150)]
-        job = ended(config=plan(start_urls=[], image_urls=urls))
+    def test_reads_of_the_addresses_of_each_only_the_first(self, staff):
+        pictures = [f"https://gallery.example/{number}.png" for number in range(3)]
+        ended(config=plan(start_urls=[], image_urls=pictures, obey_robots=False))
+        ended(config=plan(start_urls=["https://gallery.example/page"], image_urls=pictures, follow="host"))
+        ended(config=plan(start_urls=[]))
 
-        [listed] = staff.get(JOBS).json()["results"]
+        with CaptureQueriesContext(connection) as queries:
+            listed = staff.get(JOBS).json()["results"]
 
-        assert listed["config"]["image_urls"] == urls[:100]
-        assert listed["source_url"] == urls[0]
-        assert staff.get(f"{JOBS}/{job.pk}").json()["config"]["image_urls"] == urls
+        assert [job["source_url"] for job in listed] == ["", "https://gallery.example/page", pictures[0]]
+        assert [(job["config"]["follow"], job["config"]["obey_robots"]) for job in listed] == [
+            ("site", True), ("host", True), ("site", False),
+        ]  # fmt: skip
+        for job in listed:
+            shown = staff.get(f"{JOBS}/{job['id']}").json()
+            assert job["source_url"] == shown["source_url"]
+            assert shown["config"] == job["config"] | {
+                name: shown["config"][name] for name in ("start_urls", "image_urls")
+            }
+            assert not {"start_urls", "image_urls"} & set(job["config"])
+        assert not any('"scraping_scrapejob"."config",' in query["sql"] for query in queries)
 
 
 class TestLife:

@@ -15,7 +15,7 @@ from imagehub.jobs.models import JobStatus
 from imagehub.operations import purges
 from scraping.models import ScrapedImage, ScrapedPage, ScrapeJob
 from scraping.services import purging
-from scraping.services.folders import folder_of, log_of
+from scraping.services.folders import folder_of, log_of, thumbnails_of
 from scraping.tests.factories import ScrapedImageFactory, ScrapedPageFactory, ScrapeJobFactory
 
 pytestmark = pytest.mark.django_db
@@ -135,6 +135,16 @@ def test_a_rehearsal_touches_nothing_and_tells_the_same():
     assert (tree(), list(ScrapedImage.objects.values()), list(ScrapeJob.objects.values())) == before
     assert (rehearsed.crawls, rehearsed.items, rehearsed.expired, rehearsed.bytes) == (1, 2, 1, 1024)
     assert purge() == rehearsed
+
+
+def test_thumbnails_go_as_well():
+    job = crawl()
+    thumbnails_of(job).mkdir(parents=True)
+    (thumbnails_of(job) / "a.webp").write_bytes(b"x" * 500)
+
+    assert purge(is_dry_run=True).bytes == 1524
+    assert purge().bytes == 1524
+    assert tree() == ["jobs", "previews"]
 
 
 class TestReview:

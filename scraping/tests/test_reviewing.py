@@ -157,14 +157,14 @@ class TestTakingIn:
         waiting_picture(other, 5)
         for job in (full, other):
             decide(job, approve=keys(job), reject=[])
-        take_in = reviewing.take_in
+        take_in = reviewing.look_and_take_in
 
         def refuse(job, items, **options):
             if job.pk == full.pk:
                 raise StorageFull("full")
             take_in(job, items, **options)
 
-        monkeypatch.setattr(reviewing, "take_in", refuse)
+        monkeypatch.setattr(reviewing, "look_and_take_in", refuse)
         assert tasks.take_in_approved() == 1
         assert (ends(full), ends(other)) == (["review approved"], ["saved"])
 
@@ -227,6 +227,33 @@ class TestPreviews:
         assert first[:4] == b"RIFF"
         assert previews.thumbnail_of(item) == first
         assert [path.name for path in thumbnails_of(item.job).iterdir()] == [f"{item.sha256}.webp"]
+
+    def test_no_link_makes_a_thumbnail_of_another_file(self, tmp_path):
+        item = waiting_picture(reviewed_crawl(), 0)
+        (tmp_path / "secret").write_text("hush")
+        for folder in (folder_of(item.job).root / "thumbnails", thumbnails_of(item.job)):
+            folder.mkdir(parents=True)
+            (folder / f"{item.sha256}.webp").symlink_to(tmp_path / "secret")
+
+        assert previews.thumbnail_of(item)[:4] == b"RIFF"
+        assert not thumbnails_of(item.job).is_relative_to(folder_of(item.job).root)
+        assert not (thumbnails_of(item.job) / f"{item.sha256}.webp").is_symlink()
+        assert (tmp_path / "secret").read_text() == "hush"
+
+    def test_nothing_is_kept_of_what_is_decided_meanwhile(self, monkeypatch):
+        item = waiting_picture(reviewed_crawl(), 0)
+        render = previews._render
+
+        def slowly(path, **options):
+            content = render(path, **options)
+            decide(item.job, approve=[], reject=[item.pk])
+            reviewing._forget_files(item.job)
+            return content
+
+        monkeypatch.setattr(previews, "_render", slowly)
+
+        assert previews.thumbnail_of(item)[:4] == b"RIFF"
+        assert not thumbnails_of(item.job).exists()
 
     def test_what_the_crawler_says_names_no_other_file(self, tmp_path):
         item = waiting_picture(reviewed_crawl(), 0)

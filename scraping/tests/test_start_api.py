@@ -6,6 +6,7 @@ from rest_framework.test import APIClient
 from albums.tests.factories import AlbumFactory
 from imagehub.accounts.models import AuditEntry
 from imagehub.accounts.tests.factories import UserFactory
+from scraping.crawler.addresses import LONGEST
 from scraping.models import ScrapeJob
 
 pytestmark = pytest.mark.django_db
@@ -158,6 +159,24 @@ class TestStart:
 
         assert pointers(staff.post(START, {"urls": urls}, format="json")) == {"/urls": "invalid"}
         assert staff.post(START, {"urls": urls[:-1]}, format="json").status_code == 201
+
+    def test_an_address_is_as_long_as_the_crawler_takes_at_most(self, staff):
+        url = "https://gallery.example/".ljust(LONGEST, "x")
+        in_list = staff.post(START, {"urls": [url, f"{url}x"]}, format="json")
+
+        assert pointers(start(staff, url=f"{url}x")) == {"/url": "blocked_address"}
+        assert pointers(in_list) == {"/urls/1": "blocked_address"}
+        assert pointers(start(staff, url=f"https://gallery.example/{'ä' * 500}")) == {
+            "/url": "blocked_address"
+        }
+        assert start(staff, url=url).status_code == 201
+
+    def test_a_host_with_a_very_long_name_is_one_too(self, staff):
+        host = f"{'.'.join(['x' * 60] * 3)}.{'x' * 40}.example"
+
+        told = start(staff, url=f"https://{host}/").json()
+
+        assert (told["host"], told["name"], told["album_name"]) == (host, host[:200], host[:200])
 
     def test_is_counted_only_when_it_is_accepted(self, staff, set_config):
         set_config("rate_limits: {scrape_start: {limit: 1, window_seconds: 3600}}")

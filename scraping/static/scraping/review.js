@@ -1,4 +1,4 @@
-// Selects all pictures of a page, and says how many are selected.
+// Selects all pictures of a page, and says how many are selected. Enter on one of them decides nothing.
 "use strict";
 
 const form = document.getElementById("review");
@@ -18,6 +18,9 @@ if (form) {
   });
   form.addEventListener("change", (event) => {
     if (event.target.name === "item") tell();
+  });
+  form.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && event.target.matches("input[type=checkbox]")) event.preventDefault();
   });
   all.closest("label").hidden = false;
   tell();
