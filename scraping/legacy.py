@@ -114,7 +114,7 @@ def _crawl(row: Row, address: str, run: LegacyRun, notes: Counter[str]) -> Scrap
     host = _host(address)
     return ScrapeJob(
         owner=run.owner,
-        name=_without_addresses(values.text(row["name"])).strip()[:LONGEST_NAME] or host,
+        name=_without_addresses(values.text(row["name"])).strip()[:LONGEST_NAME] or host[:LONGEST_NAME],
         description=_description(row, notes),
         host=host,
         config=config_of(plan),

@@ -1,6 +1,7 @@
 """Images, what is said about them, and the albums that keep them in order."""
 
 from albums.models.albums import PREVIEWS, Album, AlbumImage, AlbumQuerySet, MembershipQuerySet
+from albums.models.barred import BarredContent
 from albums.models.images import HIGHEST_RATING, Image, ImageLora, ImageQuerySet, validate_loras
 from albums.models.labels import Label, LabelEdit, LabelKind, LabelOrigin, LabelRevision
 from albums.models.looks import ImageLook
@@ -13,6 +14,7 @@ __all__ = [
     "Album",
     "AlbumImage",
     "AlbumQuerySet",
+    "BarredContent",
     "Image",
     "ImageLook",
     "ImageLora",

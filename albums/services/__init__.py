@@ -13,6 +13,7 @@ from albums.services.albums import (
     refresh_summaries,
     update_album,
 )
+from albums.services.barring import admit_contents, bar_contents, contents_taken_down
 from albums.services.captions import caption_of, captions_of
 from albums.services.contents import hold_contents
 from albums.services.derivatives import request_derivatives
@@ -57,7 +58,7 @@ from albums.services.places import (
     set_cover,
     transfer_images,
 )
-from albums.services.quarantine import contents_taken_down, quarantine_images
+from albums.services.quarantine import quarantine_images
 from albums.services.search import index_words
 from albums.services.trash import NotInTrash, purge_images, restore_images, trash_images
 
@@ -78,7 +79,9 @@ __all__ = [
     "TooManyToEdit",
     "UnreadablePicture",
     "add_images_to_album",
+    "admit_contents",
     "adopt_image_file",
+    "bar_contents",
     "caption_of",
     "captions_of",
     "change_label",

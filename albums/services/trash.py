@@ -12,6 +12,7 @@ from django.utils import timezone
 from albums import thumbnails
 from albums.batches import in_batches
 from albums.models import Image, ImageQuerySet
+from albums.services.barring import admit_contents
 from albums.services.bulk import lock_images, record_change_of_many, refresh_albums_of
 from albums.services.contents import hold_contents_alone
 from imagehub import storage
@@ -27,12 +28,19 @@ class NotInTrash(Conflict):
 
 def trash_images(image_ids: Iterable[uuid.UUID]) -> int:
     """Put images into the trash, where nobody but staff meets them; return how many were not there yet."""
-    return _move(Image.objects.live(), image_ids, "image.trash", deleted_at=timezone.now())
+    return len(_move(Image.objects.live(), image_ids, "image.trash", deleted_at=timezone.now()))
 
 
 def restore_images(image_ids: Iterable[uuid.UUID]) -> int:
-    """Take images out of the trash, back to the places in albums that they had; return how many were there."""
-    return _move(Image.objects.in_trash(), image_ids, "image.restore", deleted_at=None)
+    """Take images out of the trash, back to the places in albums that they had; return how many were there.
+
+    What of them was taken down is not any more: crawls may bring it again.
+    """
+    with transaction.atomic():
+        restored = _move(Image.objects.in_trash(), image_ids, "image.restore", deleted_at=None)
+        for batch in in_batches(restored):
+            admit_contents(Image.objects.filter(pk__in=batch).values_list("sha256", flat=True))
+    return len(restored)
 
 
 def purge_images(image_ids: Iterable[uuid.UUID]) -> int:
@@ -66,7 +74,10 @@ def purge_images(image_ids: Iterable[uuid.UUID]) -> int:
     return len(rows)
 
 
-def _move(images: ImageQuerySet, image_ids: Iterable[uuid.UUID], action: str, **values: Any) -> int:
+def _move(
+    images: ImageQuerySet, image_ids: Iterable[uuid.UUID], action: str, **values: Any
+) -> list[uuid.UUID]:
+    """Move images, write it down, and return which of them were not where they were to go."""
     ids = sorted(set(image_ids))
     with transaction.atomic():
         moved = lock_images(images, ids)
@@ -74,7 +85,7 @@ def _move(images: ImageQuerySet, image_ids: Iterable[uuid.UUID], action: str, **
             Image.objects.filter(pk__in=batch).update(**values)
         record_change_of_many(action, ids, moved, after=values)
         refresh_albums_of(moved)
-    return len(moved)
+    return moved
 
 
 def _delete_unused_files(contents: Iterable[tuple[str, str]], since: float) -> None:

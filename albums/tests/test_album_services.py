@@ -1,17 +1,19 @@
 import random
 from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 from threading import Barrier
 
 import pytest
+from django.apps import apps
 from django.core.exceptions import ValidationError
 from django.db import connection, connections
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from albums import services
-from albums.models import PREVIEWS, Album, Image
+from albums.models import PREVIEWS, Album, BarredContent, Image
 from albums.services.bulk import refresh_albums_of
-from albums.tests.factories import AlbumFactory, ImageFactory
+from albums.tests.factories import AlbumFactory, ImageFactory, picture
 from imagehub.accounts.models import AuditEntry
 from imagehub.accounts.tests.factories import UserFactory
 from imagehub.errors import Invalid
@@ -244,6 +246,11 @@ class TestPositions:
         assert order(album) == ids(images)
 
 
+def pictures(count):
+    """Images with different bytes."""
+    return [ImageFactory(content=picture(color=(number, 0, 0))) for number in range(count)]
+
+
 class TestQuarantine:
     def test_takes_images_out_of_sight_and_keeps_the_reason(self):
         seen, hidden = ImageFactory(public=True), ImageFactory()
@@ -261,6 +268,41 @@ class TestQuarantine:
         assert {entry.target_id: entry.after["reason"] for entry in entries} == dict.fromkeys(
             [str(seen.pk), str(hidden.pk)], "somebody asked"
         )
+
+    def test_bars_the_content_until_an_image_of_it_is_restored(self):
+        image, other = pictures(2)
+        services.quarantine_images([image.pk, other.pk], reason="somebody asked")
+        assert services.contents_taken_down([image.sha256, "0" * 64]) == {image.sha256}
+
+        services.restore_images([image.pk])
+        assert services.contents_taken_down([image.sha256, other.sha256]) == {other.sha256}
+
+        services.trash_images([image.pk])
+        assert services.contents_taken_down([image.sha256]) == set()
+
+        assert services.quarantine_images([image.pk], reason="once more") == 1
+        assert services.contents_taken_down([image.sha256]) == {image.sha256}
+
+    def test_what_is_barred_is_one_question_whatever_was_taken_down(self, django_assert_num_queries):
+        images = pictures(3)
+        services.quarantine_images([image.pk for image in images], reason="somebody asked")
+
+        with django_assert_num_queries(1) as asked:
+            assert len(services.contents_taken_down(image.sha256 for image in images)) == 3
+        assert "auditentry" not in asked.captured_queries[0]["sql"]
+
+    def test_what_was_taken_down_before_there_were_bars_is_barred(self):
+        trashed, purged, restored, only_deleted = pictures(4)
+        services.quarantine_images([trashed.pk, purged.pk, restored.pk], reason="somebody asked")
+        services.restore_images([restored.pk])
+        services.purge_images([purged.pk])
+        services.trash_images([only_deleted.pk])
+        BarredContent.objects.all().delete()
+
+        import_module("albums.migrations.0007_barred_contents").bar_what_was_taken_down(apps, None)
+
+        contents = [image.sha256 for image in (trashed, purged, restored, only_deleted)]
+        assert services.contents_taken_down(contents) == {trashed.sha256, purged.sha256}
 
 
 class TestFarOut:

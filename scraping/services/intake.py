@@ -152,12 +152,16 @@ def _new_image(job: ScrapeJob, item: ScrapedImage) -> Image:
 
 def _write(job: ScrapeJob, pairs: Sequence[tuple[ScrapedImage, Image]]) -> None:
     """Insert the images that are new, and append them and those that were there to the album. None that was taken down."""
-    taken_down = contents_taken_down(image.sha256 for _, image in pairs)
+    # Known by the bytes that the library had, or, if it never came so far, by those that were fetched.
+    barred = contents_taken_down(sha256 for item, image in pairs for sha256 in (image.sha256, item.sha256))
+    wanted = []
     for item, image in pairs:
-        if image.sha256 in taken_down:
+        if barred.isdisjoint((image.sha256, item.sha256)):
+            wanted.append((item, image))
+        else:
             item.state, item.reason = ImageOutcome.FILTERED, "taken_down"
             item.resembles = None
-    pairs = [(item, image) for item, image in pairs if image.sha256 not in taken_down]
+    pairs = wanted
     if not pairs:
         return
     album = _album_of(job)

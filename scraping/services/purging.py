@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from django.db import transaction
-from django.db.models import QuerySet
+from django.db.models import F, Q, QuerySet
 from django.db.models.functions import Now
 
 from imagehub import roots
@@ -70,8 +70,8 @@ def purge_crawls(
 ) -> Freed:
     """Delete the folders of crawls that ended before, and the rows of addresses that have led to no image.
 
-    What is left: crawls that have not ended, the rows of all crawls, and the addresses that have an image: they tell where it
-    is from, and a takedown looks for them. Pictures that wait for a decision are not wanted any more. Nothing outside the
+    What is left: crawls that have not ended, the rows of all crawls, and the addresses that have an image, with those of pages
+    that have led to where it stands: they tell where it is from, and a takedown looks for them. Pictures that wait for a decision are not wanted any more. Nothing outside the
     scraping root is touched, wherever links lead. What cannot be deleted is left to the next purge, and the other crawls get
     their turn.
     """
@@ -180,7 +180,13 @@ def _unused(job: ScrapeJob) -> QuerySet[ScrapedImage]:
 
 
 def _pages(job: ScrapeJob) -> QuerySet[ScrapedPage]:
-    return ScrapedPage.objects.filter(job=job)
+    """Return the pages of a crawl, without those that have led elsewhere, to where a picture of an image stands.
+
+    The image knows only where it stands; that it was shown under the other address as well, nobody else knows.
+    """
+    shown = ScrapedImage.objects.filter(job=job, image__isnull=False).exclude(page_url="")
+    ways = ~Q(final_url=F("url")) & Q(final_url__in=shown.values("page_url"))
+    return ScrapedPage.objects.filter(job=job).exclude(ways)
 
 
 def _delete(rows: QuerySet[Any], on_progress: Callable[[], None]) -> int:

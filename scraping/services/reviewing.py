@@ -9,12 +9,13 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from enum import StrEnum
 from functools import partial
+from uuid import UUID
 
 from django.db import transaction
 from django.db.models import Exists, OuterRef, QuerySet
 
 from albums.batches import in_batches
-from albums.services import trash_images
+from albums.services import bar_contents, trash_images
 from imagehub.accounts import audit
 from imagehub.errors import Conflict, Fault, Invalid, InvalidFields
 from imagehub.jobs.clusters import Cluster
@@ -27,6 +28,9 @@ APPROVED = "approved"
 """The reason on an item in state ``review`` that is about to be taken in. Without a reason it waits for a decision."""
 
 REJECTED = "rejected"
+
+TAKEN_DOWN = "taken_down"
+"""The reason on a picture that somebody wants nobody to have."""
 
 BATCH = 32
 """Pictures that are taken in by one transaction."""
@@ -210,6 +214,53 @@ def _forget_files(job: ScrapeJob) -> None:
     for folder in (folder_of(job).pictures, thumbnails_of(job)):
         with suppress(OSError):  # it was never there, or is purged later with all the rest
             shutil.rmtree(folder)
+
+
+# ---- Takedowns ----
+
+
+def take_down(keys: Iterable[int], *, reason: str) -> int:
+    """Turn away pictures that wait, approved or not, delete their files, and bar what is in them; return how many did wait.
+
+    Those that have come into the library meanwhile, or were turned away, stay as they are. Called in a transaction.
+    """
+    items: dict[UUID, list[int]] = {}
+    for batch in in_batches(sorted(set(keys))):
+        waiting = ScrapedImage.objects.filter(pk__in=batch, state=ImageOutcome.REVIEW).order_by("pk")
+        for pk, job in waiting.values_list("pk", "job_id"):
+            items.setdefault(job, []).append(pk)
+    jobs = ScrapeJob.objects.filter(pk__in=items).defer("config").order_by("pk")
+    return sum(_take_down(job, items[job.pk], reason) for job in jobs)
+
+
+def _take_down(job: ScrapeJob, keys: Sequence[int], reason: str) -> int:
+    _lock(job)
+    items = [
+        item
+        for batch in in_batches(keys)
+        for item in _in_review(job).filter(pk__in=batch).order_by("pk").select_for_update(no_key=True)
+    ]
+    if not items:
+        return 0
+    for batch in in_batches(item.pk for item in items):
+        ScrapedImage.objects.filter(pk__in=batch).update(state=ImageOutcome.FILTERED, reason=TAKEN_DOWN)
+    bar_contents(item.sha256 for item in items)
+    before = {"state": ImageOutcome.REVIEW.value}
+    after = {"reason": reason, "count": len(items), "items": [item.pk for item in items]}
+    audit.record("scrapejob.quarantine", job, before=before, after=after)
+    transaction.on_commit(partial(_delete_pictures, job, items), robust=True)
+    return len(items)
+
+
+def _delete_pictures(job: ScrapeJob, items: Iterable[ScrapedImage]) -> None:
+    """Delete the files of pictures, and all that is left of a crawl of which nobody has to look at anything any more."""
+    for item in items:
+        if "/" in item.file_name:  # the crawler has met the web: what it tells names no other file
+            continue
+        for path in (folder_of(job).pictures / item.file_name, thumbnails_of(job) / f"{item.sha256}.webp"):
+            with suppress(OSError):  # it is gone already, or goes with the crawl
+                path.unlink()
+    _forget_files(job)
 
 
 # ---- Look-alikes ----

@@ -218,6 +218,14 @@ class TestACrawl:
         job = ScrapeJob.objects.get()
         assert (len(job.name), job.progress, job.images_saved) == (200, 100, 0)
 
+    def test_of_a_host_with_a_long_name_is_called_after_its_beginning(self, head):
+        host = ".".join(["a" * 60] * 4)
+        add_crawl(head, name="", source_url=f"https://{host}/")
+
+        assert counts(import_legacy(head)) == (1, 1, 0, 0)
+        job = ScrapeJob.objects.get()
+        assert (job.host, job.name, job.album_name) == (host, host[:200], host[:200])
+
 
 class TestImagesOfACrawl:
     def fill(self, old) -> None:

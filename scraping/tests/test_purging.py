@@ -79,6 +79,22 @@ def test_deletes_files_and_addresses_that_led_nowhere_and_keeps_where_images_are
     assert vars(purge()) == vars(purging.Freed())
 
 
+def test_keeps_pages_that_have_led_to_where_an_image_stands():
+    job = crawl()
+    ScrapedImageFactory(job=job, image=ImageFactory(), page_url="https://good.example/p")
+    ScrapedImageFactory(job=job, state="failed", page_url="https://good.example/other", sha256="")
+    way = ScrapedPageFactory(job=job, url="https://bad.example/p", final_url="https://good.example/p")
+    ScrapedPageFactory(job=job, url="https://good.example/p")
+    ScrapedPageFactory(job=job, url="https://bad.example/other", final_url="https://good.example/other")
+    ScrapedPageFactory(job=job, url="https://bad.example/nowhere", final_url="")
+    assert purge(is_dry_run=True).pages == 3
+
+    assert purge().pages == 3
+
+    assert list(ScrapedPage.objects.all()) == [way]
+    assert is_purged(job)
+
+
 @pytest.mark.parametrize("status", JobStatus.ACTIVE)
 def test_never_touches_a_crawl_that_has_not_ended(status, monkeypatch):
     job = crawl(status=JobStatus.FAILED)

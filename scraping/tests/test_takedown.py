@@ -1,90 +1,21 @@
-"""Taking down what was fetched from a host or a page: all of it, nothing else, and for good."""
-
-import hashlib
-import json
-import time
-from io import StringIO
+"""Taking down what was fetched from a host or a page: all of it, and nothing else."""
 
 import pytest
-from django.core.management import CommandError, call_command
-from django.utils import timezone
+from django.core.management import CommandError
 
-from albums.models import Album, Image
-from albums.services import (
-    AlbumGone,
-    delete_album,
-    purge_images,
-    quarantine_images,
-    restore_images,
-    trash_images,
-)
-from albums.tests.factories import AlbumFactory, ImageFactory
+from albums import lineage
+from albums.lineage import Key, walk_results
+from albums.models import Image
+from albums.tests.factories import ImageFactory
 from imagehub.accounts.models import AuditEntry
-from imagehub.jobs.lease import Lease
 from imagehub.jobs.models import JobStatus
-from imagehub.jobs.registry import get_kind
-from imagehub.jobs.runner import run_next
-from scraping.models import ScrapedImage, ScrapeJob, address_key, domain_key
-from scraping.services.crawls import cancel_crawl, retry_crawl, start_crawl
-from scraping.services.folders import folder_of
-from scraping.services.intake import look_and_take_in
-from scraping.services.plans import Plan, config_of
-from scraping.services.recording import Recorder
-from scraping.services.told import told
-from scraping.tests.factories import ScrapedImageFactory, ScrapedPageFactory, ScrapeJobFactory
-from scraping.tests.sites import drawing
+from scraping.models import ScrapedImage, ScrapeJob, domain_key
+from scraping.services.crawls import cancel_crawl
+from scraping.tests.factories import ScrapedImageFactory, ScrapedPageFactory
+from scraping.tests.reviews import reviewed_crawl, waiting_picture
+from scraping.tests.takedowns import ended, fetched, found, ids, plan, queued, takedown
 
 pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture
-def _room(set_config):
-    set_config("storage: {minimum_free_bytes: 0}")
-
-
-def fetched(url="https://gallery.example/1.png", page_url="https://pages.example/", **fields) -> Image:
-    """A public picture that came from an address, by a crawl that has ended."""
-    image = fields.pop("image", None) or ImageFactory(public=True)
-    fields = {"job": ended()} | fields
-    host, page_host = (address.split("/")[2].split("@")[-1] if address else "" for address in (url, page_url))
-    ScrapedImageFactory(
-        image=image,
-        url=url,
-        page_url=page_url,
-        domain=domain_key(host.rpartition(":")[0] or host),
-        page_domain=domain_key(page_host.rpartition(":")[0] or page_host),
-        **fields,
-    )
-    return image
-
-
-def ended(**fields) -> ScrapeJob:
-    return ScrapeJobFactory(status=JobStatus.COMPLETED, finished_at=timezone.now(), **fields)
-
-
-def queued(**fields) -> ScrapeJob:
-    job = ScrapeJobFactory(**fields)
-    ScrapeJob.objects.filter(pk=job.pk).enqueue()
-    return job
-
-
-def plan(*urls: str, **fields) -> dict:
-    return config_of(Plan(start_urls=list(urls), max_pages=10, max_images=10, min_side=64, **fields))
-
-
-def takedown(*args: str) -> dict:
-    output = StringIO()
-    call_command("takedown", *args, "--json", stdout=output)
-    return json.loads(output.getvalue())
-
-
-def found(*args: str) -> set[str]:
-    """The ids of what is listed, and nothing changed."""
-    return {one["id"] for one in takedown(*args)["found"]}
-
-
-def ids(*rows) -> set[str]:
-    return {str(row.pk) for row in rows}
 
 
 class TestWhatIsFoundAtAHost:
@@ -135,6 +66,55 @@ class TestWhatIsFoundAtAHost:
         fetched("https://short.example/2", final_url="https://short.example/example.com/2.png")
 
         assert found("--source-domain", "example.com") == ids(image)
+
+    def test_is_what_redirects_have_led_past_it(self):
+        image = fetched(
+            "https://short.example/1",
+            final_url="https://pictures.example/1.png",
+            redirects=["https://www.example.com/1", "https://pictures.example/1.png"],
+        )
+        fetched("https://short.example/2", redirects=["https://short.example/example.com"])
+
+        assert found("--source-domain", "example.com") == ids(image)
+
+    def test_is_what_pages_show_to_which_pages_there_have_led(self):
+        image = fetched(page_url="https://good.example/p")
+        fetched(page_url="https://good.example/other")
+        for url, final_url in (
+            ("https://www.example.com/p", "https://good.example/p"),
+            ("https://example.com/a", "https://www.example.com/b"),
+        ):
+            host = url.split("/")[2]
+            ScrapedPageFactory(job=ended(), url=url, domain=domain_key(host), final_url=final_url)
+
+        assert found("--source-domain", "example.com") == ids(image)
+
+    def test_is_what_waits_for_approval(self):
+        job = reviewed_crawl()
+        there = {"domain": domain_key("example.com"), "url": "https://example.com/1.png"}
+        undecided = waiting_picture(job, 1, **there)
+        approved = waiting_picture(job, 2, page_domain=domain_key("example.com"), reason="approved")
+        moved = waiting_picture(job, 3, final_url="https://example.com/3.png")
+        waiting_picture(job, 4)
+        waiting_picture(job, 5, **there | {"url": "https://example.com/5.png"}, state="filtered")
+
+        assert found("--source-domain", "example.com") == ids(undecided, approved, moved)
+
+    def test_is_what_waits_elsewhere_with_the_same_bytes(self):
+        job = reviewed_crawl()
+        kept, taken, _other = (waiting_picture(job, number) for number in range(3))
+        image = ImageFactory()
+        ScrapedImage.objects.filter(pk=taken.pk).update(state="saved", image=image)
+        for item in (kept, taken):
+            ScrapedImageFactory(
+                job=job,
+                position=10 + item.position,
+                state="duplicate",
+                duplicate_of=item.sha256,
+                domain=domain_key("example.com"),
+            )
+
+        assert found("--source-domain", "example.com") == ids(kept, image)
 
     def test_is_what_the_library_had_already_and_was_met_there(self):
         mine = ImageFactory(public=True)
@@ -202,7 +182,25 @@ class TestWhatIsFoundOnAPage:
 
         assert found("--source-page", "https://example.com/a") == ids(sent, read)
 
-    @pytest.mark.parametrize("written", ["example.com/a", "ftp://example.com/a", "https:///a", "https://[a"])
+    def test_is_what_waits_for_approval(self):
+        job = reviewed_crawl()
+        waiting = waiting_picture(job, 1, page_url="https://gallery.example/a")
+        waiting_picture(job, 2, page_url="https://gallery.example/b")
+
+        assert found("--source-page", "https://gallery.example/a") == ids(waiting)
+
+    @pytest.mark.parametrize(
+        "written",
+        [
+            "",
+            " ",
+            "https://example.com:x/",
+            "example.com/a",
+            "ftp://example.com/a",
+            "https:///a",
+            "https://[a",
+        ],
+    )
     def test_what_is_no_address_is_refused(self, written):
         with pytest.raises(CommandError, match="whole address"):
             takedown("--source-page", written)
@@ -222,16 +220,46 @@ class TestATakedown:
         assert (image.visibility, image.deleted_at is not None) == ("private", True)
         assert (job.status, other.deleted_at) == (JobStatus.CANCELLED, None)
         entry = AuditEntry.objects.get(action="scrapejob.cancel")
-        assert (entry.before, entry.after) == ({"status": "queued"}, {"reason": "asked by the artist"})
+        assert entry.before == {"status": "queued", "needs_review": False}
+        assert entry.after == {"status": "cancelled", "needs_review": True, "reason": "asked by the artist"}
         assert takedown("--source-domain", "example.com", "--yes")["quarantined"] == {"image": 0}
 
-    def test_notes_no_query_of_a_page(self):
-        image = fetched(page_url="https://example.com/a?sig=4711")
+    @pytest.mark.parametrize(
+        "secret", ["https://{}/a?sig=4711", "https://ada:4711@{}/a", "https://{}/a#sig=4711"]
+    )
+    def test_notes_of_a_page_only_where_it_is(self, secret):
+        page = secret.format("example.com:8443")
+        image = fetched(page_url=page.partition("#")[0])
 
-        takedown("--source-page", "https://example.com/a?sig=4711", "--yes")
+        takedown("--source-page", page, "--yes")
 
         entry = AuditEntry.objects.get(target_id=str(image.pk))
-        assert entry.after["reason"] == "takedown of page https://example.com/a"
+        assert entry.after["reason"] == "takedown of page https://example.com:8443/a"
+
+    def test_sets_crawls_under_review_that_are_being_cancelled_already(self):
+        job = queued(host="example.com")
+        ScrapeJob.objects.claim(worker="w")
+        cancel_crawl(job)
+        AuditEntry.objects.all().delete()
+
+        report = takedown("--source-domain", "example.com", "--yes")
+
+        assert report["quarantined"] == {"scrape_job": 0}
+        entry = AuditEntry.objects.get(action="scrapejob.cancel")
+        assert (entry.before["needs_review"], entry.after["needs_review"]) == (False, True)
+        takedown("--source-domain", "example.com", "--yes")
+        assert AuditEntry.objects.filter(action="scrapejob.cancel").count() == 1
+
+    def test_puts_what_became_an_image_meanwhile_into_quarantine(self):
+        item = waiting_picture(reviewed_crawl(), 1)
+        image = ImageFactory(public=True)
+        ScrapedImage.objects.filter(pk=item.pk).update(state="saved", image=image)
+
+        assert list(walk_results([Key("source", str(item.pk))])) == [
+            [Key("source", str(item.pk))],
+            [Key("image", str(image.pk))],
+        ]
+        assert lineage.quarantine([Key("source", str(item.pk))], "a complaint") == 0
 
     def test_leaves_what_the_same_crawl_has_brought_from_elsewhere(self):
         job = queued(host="example.com")
@@ -241,165 +269,3 @@ class TestATakedown:
 
         elsewhere.refresh_from_db()
         assert elsewhere.deleted_at is None
-
-
-def event_of(number: int, **fields) -> dict:
-    """What a crawler tells of a picture that it has kept."""
-    body = drawing(number)
-    return {
-        "event": "item",
-        "url": f"https://example.com/{number}.png",
-        "state": "saved",
-        "at": time.time(),
-        "sha256": hashlib.sha256(body).hexdigest(),
-        "format": "png",
-        "width": 240,
-        "height": 180,
-        "size_bytes": len(body),
-    } | fields
-
-
-def lay(job: ScrapeJob, *numbers: int) -> list[ScrapedImage]:
-    """Leave files as a crawler does, and return their rows, unsaved."""
-    folder = folder_of(job).pictures
-    folder.mkdir(parents=True, exist_ok=True)
-    items = []
-    for number in numbers:
-        event = event_of(number)
-        (folder / f"{event['sha256']}.png").write_bytes(drawing(number))
-        items.append(
-            ScrapedImageFactory.build(
-                job=job,
-                position=number,
-                key=address_key(event["url"]),
-                **{name: event[name] for name in ("url", "state", "sha256", "format")},
-            )
-        )
-    return items
-
-
-@pytest.mark.usefixtures("_room")
-class TestTheNextCrawl:
-    def crawl(self, *numbers: int) -> ScrapeJob:
-        job = ScrapeJobFactory(album_name="cards")
-        look_and_take_in(job, lay(job, *numbers))
-        return job
-
-    def outcome(self, job: ScrapeJob) -> list[tuple[str, str, bool]]:
-        items = job.items.order_by("position")
-        return [(item.state, item.reason, item.image is not None) for item in items]
-
-    def test_does_not_bring_the_same_picture_again(self):
-        first = self.crawl(1)
-        quarantine_images([first.items.get().image_id], reason="a complaint")
-
-        again = self.crawl(1, 2)
-
-        assert self.outcome(again) == [("filtered", "taken_down", False), ("saved", "", True)]
-        again.refresh_from_db()
-        assert (again.images_saved, again.album.total_images) == (1, 1)
-        assert Image.objects.live().count() == 1
-
-    def test_makes_no_album_for_nothing(self):
-        quarantine_images([self.crawl(1).items.get().image_id], reason="a complaint")
-
-        again = self.crawl(1)
-
-        again.refresh_from_db()
-        assert (again.album, Album.objects.count()) == (None, 1)
-
-    def test_remembers_it_when_the_trash_is_empty(self):
-        image = self.crawl(1).items.get().image_id
-        quarantine_images([image], reason="a complaint")
-        purge_images([image])
-
-        assert self.outcome(self.crawl(1)) == [("filtered", "taken_down", False)]
-
-    def test_does_not_bring_what_had_been_deleted_before(self):
-        image = self.crawl(1).items.get().image_id
-        trash_images([image])
-        assert [quarantine_images([image], reason="a complaint") for _ in range(2)] == [1, 0]
-
-        assert self.outcome(self.crawl(1)) == [("filtered", "taken_down", False)]
-
-    def test_brings_what_was_a_mistake_to_take_down(self):
-        image = self.crawl(1).items.get().image_id
-        quarantine_images([image], reason="a mistake")
-        restore_images([image])
-
-        assert self.outcome(self.crawl(1)) == [("duplicate", "in_library", True)]
-
-    def test_brings_what_was_only_deleted(self):
-        trash_images([self.crawl(1).items.get().image_id])
-
-        assert self.outcome(self.crawl(1)) == [("saved", "", True)]
-
-
-@pytest.mark.usefixtures("_room")
-class TestAnAlbumThatIsDeleted:
-    def test_while_pictures_come_ends_the_crawl(self):
-        job = ScrapeJobFactory(album_name="cards")
-        look_and_take_in(job, lay(job, 1))
-        delete_album(job.album)
-
-        with pytest.raises(AlbumGone):
-            look_and_take_in(job, lay(job, 2))
-
-        assert (Album.objects.count(), Image.objects.count()) == (0, 1)
-
-    def test_is_made_anew_for_what_is_approved_afterwards(self):
-        job = ScrapeJobFactory(album=AlbumFactory(), name="cards")
-        delete_album(job.album)
-        job = ScrapeJob.objects.get()
-        cancel_crawl(job)
-
-        look_and_take_in(job, lay(job, 1))
-
-        assert job.album.name == "cards"
-        assert Image.objects.in_album(job.album).count() == 1
-
-    def test_is_made_anew_by_a_retry(self):
-        job = ScrapeJobFactory(album=AlbumFactory(), name="cards")
-        cancel_crawl(job)
-        delete_album(job.album)
-
-        again = retry_crawl(ScrapeJob.objects.get(), owner=job.owner)
-
-        assert (again.album, again.album_name) == (None, "cards")
-
-
-@pytest.mark.django_db(transaction=True)
-@pytest.mark.usefixtures("quick")
-class TestACrawlThatRuns:
-    def test_asks_nobody_for_an_album_that_is_gone(self, site, staff):
-        album = AlbumFactory()
-        start_crawl(owner=staff, url=site.url(), album=album)
-        delete_album(album)
-
-        assert run_next(get_kind("scraping"))
-
-        job = ScrapeJob.objects.get()
-        assert (job.status, job.error_code) == ("failed", "album_gone")
-        assert site.paths() == []
-
-    def test_lets_people_look_at_what_it_brings_after_a_takedown(self):
-        ScrapeJob.objects.filter(pk=ScrapeJobFactory(album_name="cards", host="example.com").pk).enqueue()
-        job = ScrapeJob.objects.claim(worker="w")
-        lay(job, 1, 2)
-        recorder = Recorder(job, Lease(job))
-        recorder.start()
-        recorder.take(told(event_of(1)))
-        deadline = time.monotonic() + 20
-        while not Image.objects.exists() and time.monotonic() < deadline:
-            time.sleep(0.05)
-
-        takedown("--source-domain", "example.com", "--yes")
-        recorder.take(told(event_of(2)))
-        recorder.finish()
-
-        states = job.items.order_by("position").values_list("state", flat=True)
-        assert states[0] == "saved"
-        assert states[1] in {"review", "skipped"}  # whether it was looked at before the crawl knew
-        assert not Image.objects.live().exists()
-        job.refresh_from_db()
-        assert (job.status, job.cancel_requested_at is not None) == ("running", True)

@@ -3,7 +3,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 from uuid import UUID
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
@@ -76,18 +76,24 @@ class Command(BaseCommand):
 
     @staticmethod
     def _starts(image: UUID | None, domain: str | None, page: str | None) -> Iterator[Key]:
-        if image:
+        if image is not None:
             if not Image.objects.filter(pk=image).exists():
                 raise CommandError("There is no such image.")
             return iter([Key(IMAGE, str(image))])
         if not lineage.knows_sources():
             raise CommandError("Nothing here records which hosts things were fetched from.")
-        return lineage.found_on(_page(page)) if page else lineage.found_at(_host(str(domain)))
+        return lineage.found_on(_page(page)) if page is not None else lineage.found_at(_host(str(domain)))
 
     @staticmethod
     def _named(image: UUID | None, domain: str | None, page: str | None) -> str:
-        """Say what is taken down, without the query of an address, in which there may be a secret."""
-        return f"image {image}" if image else f"page {page.partition('?')[0]}" if page else str(domain)
+        """Say what is taken down. Of an address only what tells where it leads: there may be a secret in all else."""
+        if image is not None:
+            return f"image {image}"
+        if page is None:
+            return _host(str(domain))
+        parts = urlsplit(_page(page))
+        place = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="")
+        return f"page {urlunsplit(place)}"
 
     def _list(self, keys: list[Key], *, is_first: bool, as_json: bool) -> None:
         for number, key in enumerate(keys):
@@ -131,6 +137,7 @@ def _page(written: str) -> str:
     try:
         parts = urlsplit(written.strip())
         is_one = parts.scheme in ("http", "https") and bool(read_host(parts.hostname or ""))
+        _ = parts.port  # raises ValueError for one that is none
     except ValueError:
         is_one = False
     if not is_one:
