@@ -9,6 +9,8 @@ Of the crawler come events, and each that asks something gets one answer:
 - ``outcome`` (``id``, ``host``, ``status``, ``retry_after``, ``latency``): how a request ended that was let go; ``unsent`` if
   nothing went out.
 - ``policy`` (``origin``, ``path``, ``status``, ``body``): a file of a site, zlib and Base64; without a status it could not be fetched.
+
+A status that HTTP does not know (RFC 9110, 15) counts as none.
 """
 
 import base64
@@ -164,14 +166,14 @@ class Gatekeeper:
         return _understood(self._tdm, (origin_of(url), file.fetched_at), lambda: TdmRules.read(file))
 
     def _note(self, event: Mapping[str, Any]) -> None:
-        now, status, holder = self._clock(), event.get("status"), self._holder(event)
-        self._held.pop(holder, None)
+        now, holder = self._clock(), self._holder(event)
         if event.get("unsent") is True:
             self._give_back(str(event["host"]), holder)
+            self._held.pop(holder, None)
             return
         retry_after = event.get("retry_after")
         outcome = hosts.Outcome(
-            status if isinstance(status, int) else None,
+            _status(event),
             retry_after_seconds(retry_after, now) if isinstance(retry_after, str) else None,
             float(event.get("latency") or 0.0),
         )
@@ -179,19 +181,22 @@ class Gatekeeper:
             str(event["host"]),
             lambda state: hosts.note(state, self._manners, holder, outcome, now=now),
         )
+        self._held.pop(holder, None)
 
     def _give_back(self, host: str, holder: str) -> None:
         self._store.change(host, lambda state: state.holders.pop(holder, None))
 
     def _keep(self, event: Mapping[str, Any]) -> None:
-        status, body = event.get("status"), b""
+        body = b""
         with suppress(ValueError, TypeError, zlib.error):
             unpacker = zlib.decompressobj()
             body = unpacker.decompress(base64.b64decode(event.get("body") or ""), robots.MAX_BYTES)
-        file = PolicyFile(status if isinstance(status, int) else None, body, self._clock())
+        file = PolicyFile(_status(event), body, self._clock())
         origin, path = str(event["origin"]), str(event["path"])
-        self._fetching.discard((origin, path))
         self._store.keep_file(origin, path, file)
+        self._fetching.discard(
+            (origin, path)
+        )  # not before: what cannot be written down is somebody else's to fetch
 
     def _holder(self, event: Mapping[str, Any]) -> str:
         return f"{self._name}:{event['id']}"
@@ -206,6 +211,12 @@ def origin_of(url: str) -> str:
     """Return scheme, host and port of an address: a robots.txt speaks for one of those."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2].lower()}"
+
+
+def _status(event: Mapping[str, Any]) -> int | None:
+    """Return the status that an event tells of, or None: a server may write any number there, which is no answer then."""
+    status = event.get("status")
+    return status if isinstance(status, int) and 100 <= status < 600 else None
 
 
 def _verdict(rules: Robots, url: str) -> str:

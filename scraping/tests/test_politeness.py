@@ -320,6 +320,14 @@ class TestGatekeeper:
         world.publish(robots=b"User-agent: *\nDisallow: /")
         assert world.ask(obey_robots=False)["robots"] == "disallowed"
 
+    @pytest.mark.parametrize("status", [-5, 0, 99, 600, 40_000, 10**30, True, "200"])
+    def test_a_status_that_http_does_not_know_is_no_answer(self, status):
+        world = World()
+        world.publish(status=status)
+        assert world.ask()["reason"] == "unreachable"
+        world.end(1, status)
+        assert world.store.change("a.test", lambda state: (state.errors, state.good)) == (1, 0)
+
     @pytest.mark.parametrize(
         "event", [{"event": "slot", "id": 1}, {"event": "slot"}, {"event": "policy"}, {}]
     )

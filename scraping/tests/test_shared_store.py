@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 import pytest
+from django.db import DatabaseError
 from django.utils import timezone
 
 from imagehub.tests.together import at_once
@@ -95,6 +96,32 @@ class TestSharedStore:
         assert ask("third:y", "third:", 1020.0) == "wait"
         assert ask("job:second", "job:", 1030.0) == "go"
         assert set(HostRecord.objects.get(pk=HOST).state["holders"]) == {"other:x:1", "job:second:1"}
+
+    @pytest.mark.parametrize("status", [-5, 99, 600, 40_000])
+    def test_no_host_ends_a_crawl_by_the_status_of_its_robots_txt(self, status):
+        gatekeeper = Gatekeeper(SharedStore(), MANNERS, clock=lambda: 1000.0)
+        slot = {"event": "slot", "id": 1, "url": URL, "purpose": "image"}
+        assert gatekeeper.answer(slot)["path"] == "/robots.txt"
+
+        policy = {"event": "policy", "origin": f"https://{HOST}", "path": "/robots.txt"}
+        gatekeeper.answer(policy | {"status": status, "body": ""})
+
+        assert gatekeeper.answer(slot)["reason"] == "unreachable"
+        assert SiteFile.objects.get().status is None
+
+    def test_a_file_that_could_not_be_written_down_is_free_for_another_crawl(self):
+        class BrokenStore(SharedStore):
+            def keep_file(self, origin, path, file):
+                raise DatabaseError
+
+        gatekeeper = Gatekeeper(BrokenStore(), MANNERS, clock=lambda: 1000.0)
+        gatekeeper.answer({"event": "slot", "id": 1, "url": URL, "purpose": "image"})
+        policy = {"event": "policy", "origin": f"https://{HOST}", "path": "/robots.txt", "status": 404}
+        with pytest.raises(DatabaseError):
+            gatekeeper.answer(policy)
+        gatekeeper.close()
+
+        assert SharedStore().claim_fetch(f"https://{HOST}", "/robots.txt", now=1001.0, until=1121.0)
 
     def test_forgets_what_nobody_has_asked_for_in_a_month(self):
         store = SharedStore()
