@@ -17,14 +17,14 @@ import base64
 import logging
 import time
 import zlib
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from scraping.politeness import hosts, opt_outs, robots
 from scraping.politeness.opt_outs import TdmRules
+from scraping.politeness.recent import Recent
 from scraping.politeness.robots import Robots
 from scraping.politeness.store import PolicyFile, Store
 from scraping.politeness.waiting import retry_after_seconds
@@ -32,6 +32,10 @@ from scraping.politeness.waiting import retry_after_seconds
 logger = logging.getLogger(__name__)
 
 Message = dict[str, Any]
+
+Rules = TypeVar("Rules")
+_Understood = Recent[str, tuple[float, Rules]]
+"""By origin, when a file was fetched, and the rules in it."""
 
 FETCH_SECONDS = 120.0
 """A file that one crawler went to fetch is given to another one after so long."""
@@ -42,6 +46,9 @@ LATE_SECONDS = 0.02
 FETCH_WAIT_SECONDS = 0.3
 MOST_UNDERSTOOD = 512
 """Files kept as rules, so that they are not parsed for each address."""
+
+MOST_UNDERSTOOD_BYTES = 8 * 1024 * 1024
+"""Of those files. As rules they take up to some forty times as much memory."""
 
 
 class Gatekeeper:
@@ -76,8 +83,8 @@ class Gatekeeper:
         """When requests began that the store has written down as earlier, because it was busy; by host."""
         self._fetching: set[tuple[str, str]] = set()
         """Files that this crawler is to fetch."""
-        self._robots: OrderedDict[tuple[str, float], Robots] = OrderedDict()
-        self._tdm: OrderedDict[tuple[str, float], TdmRules] = OrderedDict()
+        self._robots: _Understood[Robots] = Recent(most=MOST_UNDERSTOOD, most_bytes=MOST_UNDERSTOOD_BYTES)
+        self._tdm: _Understood[TdmRules] = Recent(most=MOST_UNDERSTOOD, most_bytes=MOST_UNDERSTOOD_BYTES)
 
     def answer(self, event: Mapping[str, Any]) -> Message | None:
         """Take an event and return what to send to the crawler, or None. Other events and senseless ones are ignored."""
@@ -157,13 +164,13 @@ class Gatekeeper:
         file = self._store.file(origin_of(url), robots.PATH)
         if file is None:  # the store has forgotten it just now: nothing is known, nothing is allowed
             return Robots(None, is_unreachable=True)
-        return _understood(self._robots, (origin_of(url), file.fetched_at), lambda: Robots.read(file))
+        return _understood(self._robots, origin_of(url), file, Robots.read)
 
     def _reservations(self, url: str) -> TdmRules:
         file = self._store.file(origin_of(url), opt_outs.TDM_PATH)
         if file is None:
             return TdmRules(())
-        return _understood(self._tdm, (origin_of(url), file.fetched_at), lambda: TdmRules.read(file))
+        return _understood(self._tdm, origin_of(url), file, TdmRules.read)
 
     def _note(self, event: Mapping[str, Any]) -> None:
         now, holder = self._clock(), self._holder(event)
@@ -225,10 +232,13 @@ def _verdict(rules: Robots, url: str) -> str:
     return "allowed" if rules.allows(url) else "disallowed"
 
 
-def _understood(known: OrderedDict[Any, Any], key: Any, read: Callable[[], Any]) -> Any:
-    """Return what is known by a key, or read and remember it."""
-    if key not in known:
-        known[key] = read()
-        while len(known) > MOST_UNDERSTOOD:
-            known.popitem(last=False)
-    return known[key]
+def _understood(
+    known: _Understood[Rules], origin: str, file: PolicyFile, read: Callable[[PolicyFile], Rules]
+) -> Rules:
+    """Return the rules of a file, which are read once."""
+    last = known.get(origin)
+    if last is not None and last[0] == file.fetched_at:
+        return last[1]
+    rules = read(file)
+    known.put(origin, (file.fetched_at, rules), len(file.body))
+    return rules

@@ -73,6 +73,18 @@ class TestSharedStore:
 
         assert one.file(f"https://{HOST}", "/robots.txt").status == 200
 
+    def test_no_more_is_kept_beside_the_database_than_the_files_may_weigh(
+        self, monkeypatch, django_assert_num_queries
+    ):
+        monkeypatch.setattr("scraping.services.shared_store.MOST_FILE_BYTES", 1000)
+        store = SharedStore()
+        for origin in "abc":
+            store.keep_file(origin, "/robots.txt", PolicyFile(200, bytes(400), 1000.0))
+
+        for origin, queries in (("b", 0), ("c", 0), ("a", 1), ("c", 0)):
+            with django_assert_num_queries(queries):
+                assert store.file(origin, "/robots.txt").body == bytes(400)
+
     def test_a_slot_costs_two_queries(self, django_assert_num_queries):
         store = SharedStore()
         take(store, "a")
