@@ -6,9 +6,10 @@ from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import asdict
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from django.db import IntegrityError, transaction
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from imagehub.errors import StillBusy
@@ -26,6 +27,9 @@ CHANGE_SECONDS = 10.0
 """So long it is tried to change a row that others change as well."""
 
 FORGET_AFTER = timedelta(days=30)
+
+BATCH = 1000
+"""Rows that are forgotten by one statement."""
 
 
 class SharedStore:
@@ -118,6 +122,15 @@ class SharedStore:
 def forget_hosts() -> int:
     """Delete what nobody has asked for in a month; return how many rows."""
     cutoff = timezone.now() - FORGET_AFTER
-    hosts, _ = HostRecord.objects.filter(changed_at__lt=cutoff).delete()
-    files, _ = SiteFile.objects.filter(changed_at__lt=cutoff).delete()
-    return hosts + files
+    return sum(_delete(model.objects.filter(changed_at__lt=cutoff)) for model in (HostRecord, SiteFile))
+
+
+def _delete(rows: QuerySet[Any]) -> int:
+    """Delete rows, some at a time; return how many. Without signals, for which each would be read: nothing hangs on them.
+
+    What is used meanwhile is not among the rows any more, and stays.
+    """
+    deleted = 0
+    while keys := list(rows.order_by("pk").values_list("pk", flat=True)[:BATCH]):
+        deleted += rows.filter(pk__in=keys)._raw_delete(using=rows.db)
+    return deleted

@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 import pytest
-from django.db import DatabaseError
+from django.db import DatabaseError, connection
 from django.utils import timezone
 
 from imagehub.tests.together import at_once
@@ -147,6 +147,38 @@ class TestSharedStore:
         assert forget_hosts() == 2
 
         assert (HostRecord.objects.count(), SiteFile.objects.count()) == (0, 1)
+
+    def test_forgets_in_pieces_without_reading_what_is_forgotten(
+        self, monkeypatch, django_assert_num_queries
+    ):
+        monkeypatch.setattr("scraping.services.shared_store.BATCH", 2)
+        for number in range(3):
+            SiteFile.objects.create(origin=f"https://{number}.example", path="/robots.txt", body=b"text")
+        SiteFile.objects.update(changed_at=timezone.now() - timedelta(days=31))
+
+        with django_assert_num_queries(6) as queries:  # hosts: 1, files: 2 + 2 + 1
+            assert forget_hosts() == 3
+
+        assert not [query["sql"] for query in queries if '"body"' in query["sql"]]
+
+    def test_forgets_nothing_that_is_used_just_then(self):
+        store = SharedStore()
+        take(store, "a")
+        let_everything_be_allowed(store)
+        long_ago = timezone.now() - timedelta(days=31)
+        for model in (HostRecord, SiteFile):
+            model.objects.update(changed_at=long_ago)
+
+        def use(execute, sql, params, many, context):
+            if sql.startswith("DELETE"):
+                for model in (HostRecord, SiteFile):
+                    model.objects.filter(changed_at=long_ago).update(changed_at=timezone.now())
+            return execute(sql, params, many, context)
+
+        with connection.execute_wrapper(use):
+            assert forget_hosts() == 0
+
+        assert (HostRecord.objects.count(), SiteFile.objects.count()) == (1, 2)
 
 
 @pytest.mark.django_db(transaction=True)
