@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -120,6 +121,8 @@ class Fetcher:
         self._room = asyncio.Semaphore(assignment.concurrency)
         self._refusals: Counter[str] = Counter()
         """How often each host has asked for a pause."""
+        self._begun: dict[str, float] = {}
+        """When the last request to each host began, by the monotonic clock."""
         self._blocked: set[str] = set()
         """Origins whose names lead to where nothing may be fetched."""
 
@@ -158,10 +161,12 @@ class Fetcher:
                 host = host_of(trail.url)
                 refusals = self._refusals[host]
                 answer = await self._gate.ask(trail.url, purpose)
-                if answer["verdict"] == "go" and self._refusals[host] != refusals:
-                    self._gate.unsent(answer["id"], trail.url)  # the parent had not heard of that
-                    continue
                 if answer["verdict"] == "go":
+                    await self._keep_pace(host, answer, trail)
+                    if self._refusals[host] != refusals:
+                        self._gate.unsent(answer["id"], trail.url)  # the parent had not heard of that
+                        continue
+                    self._begun[host] = time.monotonic()
                     trail.robots = answer["robots"]
                     trail.opt_out = trail.opt_out or answer["opt_out"]
                     return await self._send(trail, answer["id"], purpose, max_bytes)
@@ -176,6 +181,18 @@ class Fetcher:
                     else:
                         trail.opt_out = answer["reason"]
                     raise FetchEnded(state, answer["reason"], trail)
+
+    async def _keep_pace(self, host: str, answer: dict[str, Any], trail: Trail) -> None:
+        """Wait where the request before was let go in time and began late: its answer was under way for longer than this one.
+
+        Somebody else may begin while this one waits, and then it waits for that one.
+        """
+        try:
+            while (pause := self._begun.get(host, -math.inf) + answer["interval"] - time.monotonic()) > 0:
+                await asyncio.sleep(pause)
+        except asyncio.CancelledError:
+            self._gate.unsent(answer["id"], trail.url)
+            raise
 
     async def _wait(self, answer: dict[str, Any], trail: Trail) -> None:
         if answer["seconds"] > self._assignment.patience_seconds:

@@ -5,7 +5,8 @@ Of the crawler come events, and each that asks something gets one answer:
 - ``slot`` (``id``, ``url``, ``purpose``, ``obey_robots``, ``obey_opt_outs``): may this be fetched now? The answer, also called
   ``slot`` and with the same ``id``, has a ``verdict``: ``go``; ``wait`` with ``seconds`` and ``reason``, after which it is to be asked
   again; ``fetch`` with a ``path``, a file of the site that is to be fetched and reported first; ``robots`` or ``opted_out`` with a
-  ``reason``: never. ``go`` counts as a request that has begun.
+  ``reason``: never. ``go`` counts as a request that has begun; its ``interval`` are the seconds that have to lie between two
+  requests to the host, which the crawler sees to as well: an answer may reach it late, and the next one in time.
 - ``outcome`` (``id``, ``host``, ``status``, ``retry_after``, ``latency``): how a request ended that was let go; ``unsent`` if
   nothing went out.
 - ``policy`` (``origin``, ``path``, ``status``, ``body``): a file of a site, zlib and Base64; without a status it could not be fetched.
@@ -125,8 +126,11 @@ class Gatekeeper:
         if is_reserved and event.get("purpose") == "image" and event.get("obey_opt_outs") is not False:
             return {"verdict": "opted_out", "reason": "tdm_file"}
         host, holder = host_of(url), self._holder(event)
+        interval = 0.0
 
         def take(state: hosts.HostState) -> hosts.Wait | None:
+            nonlocal interval
+            interval = hosts.interval_of(state, self._manners, crawl_delay)
             self._bury_kin(state)
             state.last_at = max(state.last_at, self._late.get(host, 0.0))
             return hosts.take(state, self._manners, holder, now=now, crawl_delay=crawl_delay)
@@ -138,7 +142,8 @@ class Gatekeeper:
         self._held[holder] = host
         if self._clock() - now > LATE_SECONDS:
             self._late[host] = self._clock()
-        return {"verdict": "go", "robots": verdict, "opt_out": "tdm_file" if is_reserved else ""}
+        opt_out = "tdm_file" if is_reserved else ""
+        return {"verdict": "go", "robots": verdict, "opt_out": opt_out, "interval": interval}
 
     def _bury_kin(self, state: hosts.HostState) -> None:
         """Free what attempts that were killed still hold."""

@@ -303,6 +303,16 @@ class TestGatekeeper:
         world.clock.now += 0.1
         assert world.ask()["verdict"] == "go"
 
+    def test_tells_how_long_a_host_is_left_alone_between_two_requests(self):
+        world = World(interval=2.0)
+        assert world.ask(purpose="policy")["interval"] == 2.0
+        world.publish(robots=b"User-agent: *\nCrawl-delay: 3")
+        world.clock.now += 3
+        assert world.ask()["interval"] == 3.0
+        world.end(2, 429, retry_after="0")
+        world.clock.now += 4
+        assert world.ask()["interval"] == 4.0
+
     @pytest.mark.parametrize("status", [200, 301, 429, 503])
     def test_is_never_early_for_retry_after_and_lets_others_go_on(self, status):
         world = World()
