@@ -4,7 +4,7 @@ import asyncio
 import logging
 import math
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -123,6 +123,8 @@ class Fetcher:
         """How often each host has asked for a pause."""
         self._begun: dict[str, float] = {}
         """When the last request to each host began, by the monotonic clock."""
+        self._pace: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        """Of each host, held by the request that is to begin next."""
         self._blocked: set[str] = set()
         """Origins whose names lead to where nothing may be fetched."""
 
@@ -162,11 +164,8 @@ class Fetcher:
                 refusals = self._refusals[host]
                 answer = await self._gate.ask(trail.url, purpose)
                 if answer["verdict"] == "go":
-                    await self._keep_pace(host, answer, trail)
-                    if self._refusals[host] != refusals:
-                        self._gate.unsent(answer["id"], trail.url)  # the parent had not heard of that
+                    if not await self._keeps_pace(host, answer, trail, refusals):
                         continue
-                    self._begun[host] = time.monotonic()
                     trail.robots = answer["robots"]
                     trail.opt_out = trail.opt_out or answer["opt_out"]
                     return await self._send(trail, answer["id"], purpose, max_bytes)
@@ -182,17 +181,24 @@ class Fetcher:
                         trail.opt_out = answer["reason"]
                     raise FetchEnded(state, answer["reason"], trail)
 
-    async def _keep_pace(self, host: str, answer: dict[str, Any], trail: Trail) -> None:
+    async def _keeps_pace(self, host: str, answer: dict[str, Any], trail: Trail, refusals: int) -> bool:
         """Wait where the request before was let go in time and began late: its answer was under way for longer than this one.
 
-        Somebody else may begin while this one waits, and then it waits for that one.
+        Whoever was let go first begins first. Returns True if the request begins now, or False if it was given back: the host
+        has asked for a pause once more since it was asked for, of which the parent had not heard.
         """
         try:
-            while (pause := self._begun.get(host, -math.inf) + answer["interval"] - time.monotonic()) > 0:
-                await asyncio.sleep(pause)
+            async with self._pace[host]:
+                while (pause := self._begun.get(host, -math.inf) + answer["interval"] - time.monotonic()) > 0:
+                    await asyncio.sleep(pause)
+                if self._refusals[host] == refusals:
+                    self._begun[host] = time.monotonic()
+                    return True
         except asyncio.CancelledError:
             self._gate.unsent(answer["id"], trail.url)
             raise
+        self._gate.unsent(answer["id"], trail.url)
+        return False
 
     async def _wait(self, answer: dict[str, Any], trail: Trail) -> None:
         if answer["seconds"] > self._assignment.patience_seconds:

@@ -102,6 +102,27 @@ def test_no_two_requests_come_closer_together_because_the_first_was_let_go_late(
     assert parent.unsent == []
 
 
+def test_those_that_wait_for_their_pace_begin_in_the_order_they_were_let_go_in():
+    urls, fetched = [f"http://127.0.0.1/{number}.png" for number in range(8)], []
+
+    async def download(request):
+        fetched.append(request.url)
+        return Response(request.url, body=b"x")
+
+    async def scenario():
+        gate = Gate(lambda event, fields: None, obey_robots=True, obey_opt_outs=True)
+        fetcher = Fetcher(download, gate, assignment(image_urls=urls), Budget(10**6))
+        tasks = [asyncio.create_task(fetcher.fetch(url, "image", 1000)) for url in urls]
+        await turns()
+        for number in range(1, 9):
+            gate.answered(GO | {"id": number, "interval": 0.02})
+        await asyncio.gather(*tasks)
+
+    asyncio.run(scenario())
+
+    assert fetched == urls
+
+
 def test_what_waits_for_its_pace_is_given_back_if_the_crawl_ends():
     fetched = []
 
