@@ -2,8 +2,9 @@
 
 import asyncio
 import logging
+import math
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -120,6 +121,10 @@ class Fetcher:
         self._room = asyncio.Semaphore(assignment.concurrency)
         self._refusals: Counter[str] = Counter()
         """How often each host has asked for a pause."""
+        self._begun: dict[str, float] = {}
+        """When the last request to each host began, by the monotonic clock."""
+        self._pace: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        """Of each host, held by the request that is to begin next."""
         self._blocked: set[str] = set()
         """Origins whose names lead to where nothing may be fetched."""
 
@@ -158,10 +163,9 @@ class Fetcher:
                 host = host_of(trail.url)
                 refusals = self._refusals[host]
                 answer = await self._gate.ask(trail.url, purpose)
-                if answer["verdict"] == "go" and self._refusals[host] != refusals:
-                    self._gate.unsent(answer["id"], trail.url)  # the parent had not heard of that
-                    continue
                 if answer["verdict"] == "go":
+                    if not await self._keeps_pace(host, answer, trail, refusals):
+                        continue
                     trail.robots = answer["robots"]
                     trail.opt_out = trail.opt_out or answer["opt_out"]
                     return await self._send(trail, answer["id"], purpose, max_bytes)
@@ -176,6 +180,25 @@ class Fetcher:
                     else:
                         trail.opt_out = answer["reason"]
                     raise FetchEnded(state, answer["reason"], trail)
+
+    async def _keeps_pace(self, host: str, answer: dict[str, Any], trail: Trail, refusals: int) -> bool:
+        """Wait where the request before was let go in time and began late: its answer was under way for longer than this one.
+
+        Whoever was let go first begins first. Returns True if the request begins now, or False if it was given back: the host
+        has asked for a pause once more since it was asked for, of which the parent had not heard.
+        """
+        try:
+            async with self._pace[host]:
+                while (pause := self._begun.get(host, -math.inf) + answer["interval"] - time.monotonic()) > 0:
+                    await asyncio.sleep(pause)
+                if self._refusals[host] == refusals:
+                    self._begun[host] = time.monotonic()
+                    return True
+        except asyncio.CancelledError:
+            self._gate.unsent(answer["id"], trail.url)
+            raise
+        self._gate.unsent(answer["id"], trail.url)
+        return False
 
     async def _wait(self, answer: dict[str, Any], trail: Trail) -> None:
         if answer["seconds"] > self._assignment.patience_seconds:

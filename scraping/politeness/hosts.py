@@ -96,7 +96,7 @@ def take(state: HostState, manners: Manners, holder: str, *, now: float, crawl_d
     if now < state.closed_until:
         is_broken = state.failures >= manners.breaker_failures
         return Wait(state.closed_until - now, "broken" if is_broken else "closed")
-    interval = max(state.interval, manners.interval, crawl_delay)
+    interval = interval_of(state, manners, crawl_delay)
     # The clock of another machine may be ahead: never wait longer than one interval for that.
     begun = min(state.last_at, now)
     if now < begun + interval:
@@ -109,6 +109,11 @@ def take(state: HostState, manners: Manners, holder: str, *, now: float, crawl_d
     state.last_at = now
     state.requests += 1
     return None
+
+
+def interval_of(state: HostState, manners: Manners, crawl_delay: float) -> float:
+    """Return the seconds between the beginnings of two requests that are in force now. ``crawl_delay`` is as for ``take``."""
+    return max(state.interval, manners.interval, crawl_delay)
 
 
 def note(state: HostState, manners: Manners, holder: str, outcome: Outcome, *, now: float) -> None:

@@ -1,17 +1,20 @@
 """Where politeness is remembered. The store in memory serves one process; one that all workers share keeps this shape."""
 
 import threading
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from scraping.politeness.hosts import HostState
+from scraping.politeness.recent import Recent
 
 T = TypeVar("T")
 
 MOST_FILES = 2_000
 """Kept in memory. The one that was not asked for longest goes first."""
+
+MOST_FILE_BYTES = 64 * 1024 * 1024
+"""Of the bodies of those files."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ class MemoryStore:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._hosts: dict[str, HostState] = {}
-        self._files: OrderedDict[tuple[str, str], PolicyFile] = OrderedDict()
+        self._files: Recent[tuple[str, str], PolicyFile] = Recent(most=MOST_FILES, most_bytes=MOST_FILE_BYTES)
         self._fetches: dict[tuple[str, str], float] = {}
 
     def change(self, host: str, step: Callable[[HostState], T]) -> T:
@@ -73,14 +76,9 @@ class MemoryStore:
 
     def file(self, origin: str, path: str) -> PolicyFile | None:
         with self._lock:
-            if (origin, path) in self._files:
-                self._files.move_to_end((origin, path))
             return self._files.get((origin, path))
 
     def keep_file(self, origin: str, path: str, file: PolicyFile) -> None:
         with self._lock:
             self._fetches.pop((origin, path), None)
-            self._files[origin, path] = file
-            self._files.move_to_end((origin, path))
-            while len(self._files) > MOST_FILES:
-                self._files.popitem(last=False)
+            self._files.put((origin, path), file, len(file.body))

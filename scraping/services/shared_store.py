@@ -2,25 +2,23 @@
 
 import random
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import asdict
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from django.db import IntegrityError, transaction
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from imagehub.errors import StillBusy
 from scraping.models import HostRecord, SiteFile
 from scraping.politeness.hosts import HostState
-from scraping.politeness.store import PolicyFile
+from scraping.politeness.recent import Recent
+from scraping.politeness.store import MOST_FILE_BYTES, MOST_FILES, PolicyFile
 
 T = TypeVar("T")
-
-MOST_FILES = 2_000
-"""Kept in memory beside the database. The one that was not asked for longest goes first."""
 
 TRUSTED_SECONDS = 60.0
 """So long a file is not looked up again. Another crawl may have fetched a newer one meanwhile, which can wait as long."""
@@ -30,13 +28,18 @@ CHANGE_SECONDS = 10.0
 
 FORGET_AFTER = timedelta(days=30)
 
+BATCH = 1000
+"""Rows that are forgotten by one statement."""
+
 
 class SharedStore:
     """Remembers in the database. One for each attempt at a crawl; not to be shared by threads."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._files: OrderedDict[tuple[str, str], tuple[PolicyFile, float]] = OrderedDict()
+        self._files: Recent[tuple[str, str], tuple[PolicyFile, float]] = Recent(
+            most=MOST_FILES, most_bytes=MOST_FILE_BYTES
+        )
 
     def change(self, host: str, step: Callable[[HostState], T]) -> T:
         """See :class:`scraping.politeness.store.Store`. A step is taken again where somebody else was faster.
@@ -89,7 +92,6 @@ class SharedStore:
         key = origin, path
         known = self._files.get(key)
         if known is not None and self._clock() < known[1]:
-            self._files.move_to_end(key)
             return known[0]
         rows = SiteFile.objects.filter(origin=origin, path=path, fetched_at__isnull=False)
         row = rows.values_list("status", "body", "fetched_at").first()
@@ -114,15 +116,21 @@ class SharedStore:
         self._remember((origin, path), file)
 
     def _remember(self, key: tuple[str, str], file: PolicyFile) -> None:
-        self._files[key] = file, self._clock() + TRUSTED_SECONDS
-        self._files.move_to_end(key)
-        while len(self._files) > MOST_FILES:
-            self._files.popitem(last=False)
+        self._files.put(key, (file, self._clock() + TRUSTED_SECONDS), len(file.body))
 
 
 def forget_hosts() -> int:
     """Delete what nobody has asked for in a month; return how many rows."""
     cutoff = timezone.now() - FORGET_AFTER
-    hosts, _ = HostRecord.objects.filter(changed_at__lt=cutoff).delete()
-    files, _ = SiteFile.objects.filter(changed_at__lt=cutoff).delete()
-    return hosts + files
+    return sum(_delete(model.objects.filter(changed_at__lt=cutoff)) for model in (HostRecord, SiteFile))
+
+
+def _delete(rows: QuerySet[Any]) -> int:
+    """Delete rows, some at a time; return how many. Without signals, for which each would be read: nothing hangs on them.
+
+    What is used meanwhile is not among the rows any more, and stays.
+    """
+    deleted = 0
+    while keys := list(rows.order_by("pk").values_list("pk", flat=True)[:BATCH]):
+        deleted += rows.filter(pk__in=keys)._raw_delete(using=rows.db)
+    return deleted

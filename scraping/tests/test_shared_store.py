@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 import pytest
+from django.db import DatabaseError, connection
 from django.utils import timezone
 
 from imagehub.tests.together import at_once
@@ -72,6 +73,18 @@ class TestSharedStore:
 
         assert one.file(f"https://{HOST}", "/robots.txt").status == 200
 
+    def test_no_more_is_kept_beside_the_database_than_the_files_may_weigh(
+        self, monkeypatch, django_assert_num_queries
+    ):
+        monkeypatch.setattr("scraping.services.shared_store.MOST_FILE_BYTES", 1000)
+        store = SharedStore()
+        for origin in "abc":
+            store.keep_file(origin, "/robots.txt", PolicyFile(200, bytes(400), 1000.0))
+
+        for origin, queries in (("b", 0), ("c", 0), ("a", 1), ("c", 0)):
+            with django_assert_num_queries(queries):
+                assert store.file(origin, "/robots.txt").body == bytes(400)
+
     def test_a_slot_costs_two_queries(self, django_assert_num_queries):
         store = SharedStore()
         take(store, "a")
@@ -96,6 +109,32 @@ class TestSharedStore:
         assert ask("job:second", "job:", 1030.0) == "go"
         assert set(HostRecord.objects.get(pk=HOST).state["holders"]) == {"other:x:1", "job:second:1"}
 
+    @pytest.mark.parametrize("status", [-5, 99, 600, 40_000])
+    def test_no_host_ends_a_crawl_by_the_status_of_its_robots_txt(self, status):
+        gatekeeper = Gatekeeper(SharedStore(), MANNERS, clock=lambda: 1000.0)
+        slot = {"event": "slot", "id": 1, "url": URL, "purpose": "image"}
+        assert gatekeeper.answer(slot)["path"] == "/robots.txt"
+
+        policy = {"event": "policy", "origin": f"https://{HOST}", "path": "/robots.txt"}
+        gatekeeper.answer(policy | {"status": status, "body": ""})
+
+        assert gatekeeper.answer(slot)["reason"] == "unreachable"
+        assert SiteFile.objects.get().status is None
+
+    def test_a_file_that_could_not_be_written_down_is_free_for_another_crawl(self):
+        class BrokenStore(SharedStore):
+            def keep_file(self, origin, path, file):
+                raise DatabaseError
+
+        gatekeeper = Gatekeeper(BrokenStore(), MANNERS, clock=lambda: 1000.0)
+        gatekeeper.answer({"event": "slot", "id": 1, "url": URL, "purpose": "image"})
+        policy = {"event": "policy", "origin": f"https://{HOST}", "path": "/robots.txt", "status": 404}
+        with pytest.raises(DatabaseError):
+            gatekeeper.answer(policy)
+        gatekeeper.close()
+
+        assert SharedStore().claim_fetch(f"https://{HOST}", "/robots.txt", now=1001.0, until=1121.0)
+
     def test_forgets_what_nobody_has_asked_for_in_a_month(self):
         store = SharedStore()
         take(store, "a")
@@ -108,6 +147,38 @@ class TestSharedStore:
         assert forget_hosts() == 2
 
         assert (HostRecord.objects.count(), SiteFile.objects.count()) == (0, 1)
+
+    def test_forgets_in_pieces_without_reading_what_is_forgotten(
+        self, monkeypatch, django_assert_num_queries
+    ):
+        monkeypatch.setattr("scraping.services.shared_store.BATCH", 2)
+        for number in range(3):
+            SiteFile.objects.create(origin=f"https://{number}.example", path="/robots.txt", body=b"text")
+        SiteFile.objects.update(changed_at=timezone.now() - timedelta(days=31))
+
+        with django_assert_num_queries(6) as queries:  # hosts: 1, files: 2 + 2 + 1
+            assert forget_hosts() == 3
+
+        assert not [query["sql"] for query in queries if '"body"' in query["sql"]]
+
+    def test_forgets_nothing_that_is_used_just_then(self):
+        store = SharedStore()
+        take(store, "a")
+        let_everything_be_allowed(store)
+        long_ago = timezone.now() - timedelta(days=31)
+        for model in (HostRecord, SiteFile):
+            model.objects.update(changed_at=long_ago)
+
+        def use(execute, sql, params, many, context):
+            if sql.startswith("DELETE"):
+                for model in (HostRecord, SiteFile):
+                    model.objects.filter(changed_at=long_ago).update(changed_at=timezone.now())
+            return execute(sql, params, many, context)
+
+        with connection.execute_wrapper(use):
+            assert forget_hosts() == 0
+
+        assert (HostRecord.objects.count(), SiteFile.objects.count()) == (1, 2)
 
 
 @pytest.mark.django_db(transaction=True)
