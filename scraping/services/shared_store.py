@@ -2,6 +2,7 @@
 
 import random
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import asdict
@@ -19,6 +20,10 @@ from scraping.politeness.recent import Recent
 from scraping.politeness.store import MOST_FILE_BYTES, MOST_FILES, PolicyFile
 
 T = TypeVar("T")
+State = dict[str, Any]
+
+MOST_STATES = 5_000
+"""Of hosts, kept in memory beside the database. The one that was not asked for longest goes first."""
 
 TRUSTED_SECONDS = 60.0
 """So long a file is not looked up again. Another crawl may have fetched a newer one meanwhile, which can wait as long."""
@@ -37,6 +42,8 @@ class SharedStore:
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
+        self._states: OrderedDict[str, tuple[State, int | None]] = OrderedDict()
+        """What the rows of hosts held when they were last seen, and their versions."""
         self._files: Recent[tuple[str, str], tuple[PolicyFile, float]] = Recent(
             most=MOST_FILES, most_bytes=MOST_FILE_BYTES
         )
@@ -49,19 +56,35 @@ class SharedStore:
         """
         deadline = time.monotonic() + CHANGE_SECONDS
         while True:
-            row = HostRecord.objects.filter(pk=host).values_list("state", "version").first()
-            before, version = row or ({}, None)
+            # What was written last is as good as what would be read: if it is not any more, it cannot be swapped.
+            known = self._states.pop(host, None)
+            before, version = known or self._read(host)
             state = HostState.read(deepcopy(before))
             result = step(state)
             after = asdict(state)
-            if after == before or self._swap(host, version, after):
+            if after != before and self._swap(host, version, after):
+                self._remember_state(host, after, 0 if version is None else version + 1)
+                return result
+            if after == before and known is None:
+                self._remember_state(host, before, version)
                 return result
             if time.monotonic() > deadline:
                 raise StillBusy("Others change the state of this host all the time.")
-            time.sleep(random.uniform(0, 0.01))  # noqa: S311 - spreads load, guards nothing
+            if known is None:
+                time.sleep(random.uniform(0, 0.01))  # noqa: S311 - spreads load, guards nothing
+
+    def _remember_state(self, host: str, state: State, version: int | None) -> None:
+        self._states[host] = state, version
+        while len(self._states) > MOST_STATES:
+            self._states.popitem(last=False)
 
     @staticmethod
-    def _swap(host: str, version: int | None, state: dict[str, object]) -> bool:
+    def _read(host: str) -> tuple[State, int | None]:
+        row = HostRecord.objects.filter(pk=host).values_list("state", "version").first()
+        return row or ({}, None)
+
+    @staticmethod
+    def _swap(host: str, version: int | None, state: State) -> bool:
         if version is not None:
             rows = HostRecord.objects.filter(pk=host, version=version)
             return bool(rows.update(state=state, version=version + 1, changed_at=timezone.now()))

@@ -85,14 +85,21 @@ class TestSharedStore:
             with django_assert_num_queries(queries):
                 assert store.file(origin, "/robots.txt").body == bytes(400)
 
-    def test_a_slot_costs_two_queries(self, django_assert_num_queries):
-        store = SharedStore()
+    def test_a_slot_costs_one_query_unless_others_ask_the_same_host(self, django_assert_num_queries):
+        store, other = SharedStore(), SharedStore()
         take(store, "a")
 
-        with django_assert_num_queries(2):
+        with django_assert_num_queries(1):
             assert take(store, "b", now=1010.0) is None
-        with django_assert_num_queries(1):  # nothing has changed
+        with django_assert_num_queries(1):  # whether that is so is not told from memory
             assert take(store, "c", now=1011.0).reason == "rate"
+        store.change(HOST, lambda state: state.holders.clear())
+        assert take(other, "d", now=1020.0) is None
+        with django_assert_num_queries(2):  # it finds out that it is wrong, and looks
+            assert take(store, "e", now=1025.0).reason == "rate"
+        with django_assert_num_queries(1):
+            assert take(store, "e", now=1030.0) is None
+        assert set(HostRecord.objects.get(pk=HOST).state["holders"]) == {"d", "e"}
 
     def test_what_a_killed_attempt_held_is_free_for_the_next_one_and_for_nobody_else(self):
         store = SharedStore()
