@@ -281,7 +281,7 @@ class TestStatus:
         for _ in range(5):
             queued()
 
-        with django_assert_max_num_queries(20):
+        with django_assert_max_num_queries(22):
             queues = staff.get("/api/queue").json()["queues"]
 
         queue = next(queue for queue in queues if queue["kind"] == "generation")
