@@ -51,7 +51,7 @@ def test_the_gallery_shows_the_pictures_of_an_album(page):
     expect(page.locator(".pictures img")).to_have_count(1)
     picture = page.locator(".pictures img").first
     assert picture.get_attribute("alt") == "a red heart"
-    assert picture.evaluate("image => image.complete && image.naturalWidth > 0")
+    assert picture.evaluate("image => image.decode().then(() => image.naturalWidth > 0)")
 
 
 def test_staff_cancel_a_job_in_the_admin(page, sign_in):

@@ -25,7 +25,9 @@ def test_the_cockpit_of_training(chromium, live_server, sign_in):
     page.get_by_role("link", name="zebras").click()
     page.get_by_role("button", name="Stop and save").wait_for()
     assert page.locator("svg.chart .train").bounding_box()["width"] > 300
-    assert page.locator(".samples img").first.evaluate("image => image.complete && image.naturalWidth > 0")
+    assert page.locator(".samples img").first.evaluate(
+        "image => image.decode().then(() => image.naturalWidth > 0)"
+    )
     page.get_by_role("button", name="Pin").first.click()
     page.get_by_text("is kept").wait_for()
 
