@@ -64,6 +64,7 @@ class GenerationConfig(Section):
     default_visibility: Literal["public", "private"] = "private"
     max_queued: Annotated[int, Field(ge=1)] = 50_000
     quotas: Quotas = Quotas()
+    retention_days: Annotated[int, Field(ge=0, le=36_500)] = 30
 
 
 class EngineConfig(Section):
@@ -240,6 +241,33 @@ class StorageConfig(Section):
     archives_at_once: Annotated[int, Field(ge=0, le=100)] = 2
 
 
+class TrashConfig(Section):
+    """After how many days images in the trash are deleted for good; 0 is never."""
+
+    retention_days: Annotated[int, Field(ge=0, le=36_500)] = 30
+
+
+TimeOfDay = Annotated[str, Field(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")]
+
+
+class PurgesConfig(Section):
+    """When each day what is old is deleted (UTC), and whether it is only told what would be."""
+
+    training_at: TimeOfDay = "03:15"
+    generation_at: TimeOfDay = "03:45"
+    trash_at: TimeOfDay = "04:15"
+    scraping_at: TimeOfDay = "04:45"
+    dry_run: bool = False
+
+
+class DiskConfig(Section):
+    """How often it is looked how full the disks are, from when on that is an alert, and how long it is remembered."""
+
+    sample_hours: Annotated[int, Field(ge=1, le=168)] = 6
+    alert_percent: Annotated[float, Field(ge=1, le=100, strict=False)] = 85.0
+    remembered_days: Annotated[int, Field(ge=7, le=3650)] = 180
+
+
 class UploadsConfig(Section):
     """What is taken in, from whomever: pictures of users, folders and pages, and adapters. Sizes are bytes, sides pixels."""
 
@@ -306,6 +334,9 @@ class Config(Section):
     events: EventsConfig = EventsConfig()
     egress: EgressConfig = EgressConfig()
     storage: StorageConfig = StorageConfig()
+    trash: TrashConfig = TrashConfig()
+    purges: PurgesConfig = PurgesConfig()
+    disk: DiskConfig = DiskConfig()
     uploads: UploadsConfig = UploadsConfig()
     rate_limits: RateLimitsConfig = RateLimitsConfig()
 

@@ -32,4 +32,3 @@ def _ensure_schedules(**_: Any) -> None:
 
     ensure_schedule("Forget hosts", "scraping.tasks.forget_hosts", daily_at=time(4, 30))
     ensure_schedule("Take in approved pictures", "scraping.tasks.take_in_approved", minutes=10)
-    ensure_schedule("Purge scrapes", "scraping.tasks.purge_by_the_clock", daily_at=time(4, 45))

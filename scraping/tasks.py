@@ -7,10 +7,8 @@ from django.db import DatabaseError
 from imagehub.database import drop_connections
 from imagehub.errors import ImageHubError
 from imagehub.jobs.lease import Lease
-from imagehub.operations import purges
 from scraping.models import ScrapeJob
 from scraping.services import crawling, reviewing, shared_store
-from scraping.services.purging import PURGE
 
 logger = logging.getLogger(__name__)
 
@@ -55,13 +53,3 @@ def _take_in(job: ScrapeJob) -> int:
         what = error.code if isinstance(error, ImageHubError) else type(error).__name__
         logger.error("Approved pictures of the crawl %s cannot be taken in: %s", job.pk, what)
         return 0
-
-
-def purge_by_the_clock() -> int:
-    """Delete what is left of crawls that ended as long ago as is configured; return how many purges that was."""
-    try:
-        return purges.purge_by_the_clock(PURGE)
-    except DatabaseError as error:
-        logger.error("Crawls cannot be purged: %s", type(error).__name__)
-        drop_connections()
-    return 0

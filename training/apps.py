@@ -1,4 +1,3 @@
-from datetime import time
 from typing import Any
 
 from django.apps import AppConfig
@@ -48,4 +47,3 @@ def _ensure_schedules(**_: Any) -> None:
     from imagehub.jobs.schedules import ensure_schedule  # needs loaded apps
 
     ensure_schedule("Promote checkpoints", "training.tasks.promote_waiting", minutes=10)
-    ensure_schedule("Purge trainings", "training.tasks.purge_by_the_clock", daily_at=time(3, 15))

@@ -1,17 +1,14 @@
 """What Django-Q calls, and what workers do with jobs of this app."""
 
 import logging
-from datetime import timedelta
 
 from django.db import DatabaseError
 
 from imagehub.database import drop_connections
 from imagehub.errors import ImageHubError
 from imagehub.jobs.lease import Lease
-from imagehub.operations import purges
 from training.models import LabelingJob, TrainingRun
-from training.services import inspections, labeling, labeling_work, promoting, supervising
-from training.services.purging import PURGE
+from training.services import inspections, labeling_work, promoting, supervising
 
 logger = logging.getLogger(__name__)
 
@@ -47,17 +44,5 @@ def promote_waiting() -> int:
         return promoting.promote_waiting()
     except DatabaseError as error:
         logger.error("Checkpoints cannot be promoted: %s", type(error).__name__)
-        drop_connections()
-    return 0
-
-
-def purge_by_the_clock() -> int:
-    """Delete files of runs and items of labeling jobs that ended as long ago as is configured; return how many purges that was."""
-    try:
-        if days := purges.get_kind(PURGE).retention():
-            labeling.forget_items(older_than=timedelta(days=days))
-        return purges.purge_by_the_clock(PURGE)
-    except DatabaseError as error:
-        logger.error("Trainings cannot be purged: %s", type(error).__name__)
         drop_connections()
     return 0

@@ -17,4 +17,4 @@ class OperationsConfig(AppConfig):
 def _ensure_schedules(**_: Any) -> None:
     from imagehub.jobs.schedules import ensure_schedule  # needs loaded apps
 
-    ensure_schedule("Do purges", "imagehub.operations.tasks.see_to_purges", minutes=10)
+    ensure_schedule("Do purges", "imagehub.operations.tasks.see_to_purges", minutes=5)

@@ -1,4 +1,4 @@
-"""What was deleted of old things, and when."""
+"""What was deleted of old things, and how full the disks were."""
 
 from django.conf import settings
 from django.db import models
@@ -33,6 +33,9 @@ class Purge(models.Model):
     is_dry_run = models.BooleanField(
         default=False, help_text="Says what would be deleted, and deletes nothing."
     )
+    due_on = models.DateField(
+        null=True, blank=True, editable=False, help_text="The day whose purge by the clock it is."
+    )
     state = models.CharField(max_length=10, choices=State, default=State.WAITING)
     result = models.JSONField(default=dict, blank=True)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
@@ -44,6 +47,8 @@ class Purge(models.Model):
     class Meta:
         indexes = [models.Index(fields=["-created_at", "-id"], name="operations_purge_newest")]
         constraints = [
+            # The clock may strike on several machines, or twice.
+            models.UniqueConstraint(name="operations_purge_once_a_day", fields=["kind", "due_on"]),
             models.CheckConstraint(
                 name="operations_purge_state_known",
                 condition=Q(state__in=["waiting", "working", "done", "failed"]),
@@ -55,3 +60,48 @@ class Purge(models.Model):
 
     def __str__(self) -> str:
         return f"purge of {self.kind}, {self.created_at:%Y-%m-%d %H:%M}"
+
+
+class DiskSnapshot(models.Model):
+    """How full the disks of one machine were, and with what."""
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    host = models.CharField(max_length=200)
+    taken_at = models.DateTimeField(default=timezone.now, editable=False)
+    seconds = models.FloatField(help_text="How long it took to look.")
+    filesystems = models.JSONField(
+        help_text="Of each file system: name, mount, total_bytes, used_bytes, free_bytes, and the roots that lie on it."
+    )
+    usage = models.JSONField(help_text="Of each root and kind of files: bytes and files.")
+
+    class Meta:
+        indexes = [models.Index(fields=["-taken_at", "-id"], name="operations_disk_newest")]
+
+    def __str__(self) -> str:
+        return f"disks of {self.host}, {self.taken_at:%Y-%m-%d %H:%M}"
+
+
+class DiskAlert(models.Model):
+    """A file system was found too full, and perhaps later no longer so."""
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    host = models.CharField(max_length=200)
+    filesystem = models.CharField(max_length=500, help_text="As in the snapshots.")
+    roots = models.JSONField(default=list, help_text="Which of ours lie on it.")
+    percent_used = models.FloatField(help_text="When it was raised.")
+    threshold_percent = models.FloatField()
+    raised_at = models.DateTimeField(default=timezone.now, editable=False)
+    cleared_at = models.DateTimeField(null=True, blank=True, editable=False)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                name="operations_alert_once_a_crossing",
+                fields=["host", "filesystem"],
+                condition=Q(cleared_at=None),
+            )
+        ]
+        indexes = [models.Index(fields=["-raised_at", "-id"], name="operations_alert_newest")]
+
+    def __str__(self) -> str:
+        return f"{self.filesystem} of {self.host} at {self.percent_used:.0f} %"

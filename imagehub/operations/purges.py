@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from operator import attrgetter
 from typing import Any, Protocol
 
@@ -71,6 +71,8 @@ class PurgeKind:
     """What is old, in the plural, for sentences."""
     setting: str
     """Where the configuration says after how many days; 0 is never."""
+    clock: str
+    """Where it says at what time of the day (UTC) that is done."""
     perform: Perform
     counts: Mapping[str, str]
     """The counts of its ``Freed``, and what each is called."""
@@ -79,6 +81,12 @@ class PurgeKind:
     def retention(self) -> int:
         """Return after how many days things go by the clock; 0: never."""
         return int(attrgetter(self.setting)(get_config()))
+
+    def last_due(self, now: datetime) -> date:
+        """Return the day whose purge by the clock is the last that is due at a moment."""
+        at = time.fromisoformat(attrgetter(self.clock)(get_config()))
+        now = now.astimezone(UTC)
+        return now.date() if now.time() >= at else now.date() - timedelta(days=1)
 
 
 _kinds: dict[str, PurgeKind] = {}
@@ -164,17 +172,31 @@ def purge_now(
         raise
 
 
-def purge_by_the_clock(name: str) -> int:
-    """Do what the configuration wants each day, and what waits; return how many purges were done here."""
-    Purge.objects.filter(finished_at__lt=timezone.now() - REMEMBERED).delete()
-    if days := get_kind(name).retention():
-        Purge.objects.create(kind=name, origin=Purge.Origin.CLOCK, older_than_days=days)
-    return see_to_purges()
+def plan_due_purges() -> int:
+    """Plan the purges by the clock that are due and that nobody has planned; return how many.
+
+    Of a day on which nothing ran, one is made up for.
+    """
+    planned = 0
+    for kind in kinds():
+        if days := kind.retention():
+            planned += Purge.objects.get_or_create(
+                kind=kind.name,
+                due_on=kind.last_due(timezone.now()),
+                defaults={
+                    "origin": Purge.Origin.CLOCK,
+                    "older_than_days": days,
+                    "is_dry_run": get_config().purges.dry_run,
+                },
+            )[1]
+    return planned
 
 
 def see_to_purges() -> int:
-    """Do the purges of the cluster ``default`` that wait, and tell other clusters of theirs; return how many were done here."""
+    """Plan what is due, do what waits for the cluster ``default``, and tell other clusters of theirs; return how many were done here."""
+    Purge.objects.filter(finished_at__lt=timezone.now() - REMEMBERED).delete()
     _give_up_commands()
+    plan_due_purges()
     for cluster in {kind.cluster for kind in kinds()} - {Cluster.DEFAULT}:
         if _free(cluster).exists():
             _send(cluster)

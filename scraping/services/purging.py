@@ -55,6 +55,7 @@ def register() -> None:
             name=PURGE,
             things="crawls",
             setting="scraping.retention_days",
+            clock="purges.scraping_at",
             perform=purge_crawls,
             counts={"crawls": "crawls", "items": "addresses of pictures", "pages": "addresses of pages"},
         )

@@ -55,6 +55,7 @@ def register() -> None:
             name=PURGE,
             things="runs",
             setting="training.retention_days",
+            clock="purges.training_at",
             perform=purge_artifacts,
             counts={"runs": "runs", "checkpoints": "checkpoints", "cached_files": "cached files"},
         )
