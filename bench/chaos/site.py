@@ -29,7 +29,7 @@ class _Visit(BaseHTTPRequestHandler):
         name = self.path.strip("/")
         if name == "robots.txt":
             self._send(404, "text/plain", b"")
-        elif name.startswith("page"):  # each page shows the same pictures under addresses of its own
+        elif not name.endswith(".png"):  # each page shows the same pictures under addresses of its own
             shown = "".join(f'<img src="/{name}-{number}.png">' for number in range(PICTURES))
             self._send(200, "text/html", f"<html><body>{shown}</body></html>".encode())
         else:
