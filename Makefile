@@ -7,10 +7,13 @@ BIN := $(VENV)/bin
 PORT ?= 8000
 DEMO_DIR ?= var
 ONCE ?=
+SEED ?=
+MINUTES ?=
+DB ?= postgresql
 
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo run test test-services check bench schema format clean
+.PHONY: demo run test test-services check bench chaos schema format clean
 
 # One stamp for each set of requirements: a second run installs nothing.
 $(BIN)/python:
@@ -55,6 +58,10 @@ schema: $(VENV)/.run-stamp
 
 bench: $(VENV)/.dev-stamp
 	$(BIN)/python -m bench $(ARGS)
+
+# Kills, stops, freezes and fills up an instance of its own; DB=sqlite|postgresql, SEED= repeats what was drawn.
+chaos: $(VENV)/.dev-stamp
+	$(BIN)/python -m bench.chaos --database $(DB) $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES))
 
 format: $(VENV)/.dev-stamp
 	$(BIN)/ruff format .
