@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from bench.chaos import site
 from bench.chaos.callers import Ledger, Work
@@ -95,15 +96,22 @@ def _run(options: argparse.Namespace) -> list[str]:
         for caller in callers:
             while caller.is_alive():
                 stage.tend(0.2)
-        found: dict[str, object] = {}
+        _say(f"the last client was answered after {time.monotonic() - healed_at:.0f} s")
+        found: dict[str, Any] = {}
+        told: list[str] = []
 
         def look() -> bool:
             found.update(_look(stage, work.ledger, folder))
+            if found["breaches"] not in ([], told):
+                told[:] = found["breaches"]
+                _say(
+                    f"after {time.monotonic() - healed_at:.0f} s still {len(told)}, such as: {told[0][:150]}"
+                )
             return not found["breaches"]
 
         _until(look, HEAL_SECONDS, stage)
         _say(f"quiet after {time.monotonic() - healed_at:.0f} s")
-        _tell(monkey, work.ledger, stage, found["ended"])  # type: ignore[arg-type]
+        _tell(monkey, work.ledger, stage, found["ended"])
         breaches += [f"{left} was left when everything was asked to end" for left in stage.stop()]
         return (
             breaches
@@ -111,7 +119,7 @@ def _run(options: argparse.Namespace) -> list[str]:
             + work.ledger.breaches
             + _refused(work.ledger, monkey)
             + _sweep(stage)
-        )  # type: ignore[operator]
+        )
 
 
 def _until(condition: Callable[[], bool], seconds: float, stage: Stage, needed: str = "") -> bool:
@@ -136,7 +144,7 @@ def _is_ready(stage: Stage) -> bool:
     return Work(stage.port, "", "", 0).call("GET", "/api/health/ready").status == 200
 
 
-def _look(stage: Stage, ledger: Ledger, folder: Path) -> dict[str, object]:
+def _look(stage: Stage, ledger: Ledger, folder: Path) -> dict[str, Any]:
     """Compare the rows with what was promised."""
     promised = folder / "promised.json"
     promised.write_text(json.dumps({"accepted": ledger.accepted, "unknown": ledger.unknown}))

