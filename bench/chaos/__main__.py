@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.chaos import site
-from bench.chaos.callers import Ledger, Work
+from bench.chaos.callers import Caller, Ledger, Work
 from bench.chaos.monkey import Monkey
 from bench.chaos.servers import Postgres, Redis
 from bench.chaos.stage import Stage
@@ -85,41 +85,31 @@ def _run(options: argparse.Namespace) -> list[str]:
         for caller in callers:
             caller.start()
         monkey.rage(60 * options.minutes, _say)
-        healed_at = time.monotonic()
-        breaches = (
-            []
-            if _until(lambda: _is_ready(stage), READY_SECONDS, stage)
-            else ["It did not become ready again"]
-        )
-        _say(f"healed; ready after {time.monotonic() - healed_at:.0f} s")
-        work.is_over.set()
-        for caller in callers:
-            while caller.is_alive():
-                stage.tend(0.2)
-        _say(f"the last client was answered after {time.monotonic() - healed_at:.0f} s")
-        found: dict[str, Any] = {}
-        told: list[str] = []
+        breaches = _heal(stage, work, callers, monkey)
+        breaches += [f"asked to end, {left} was left" for left in stage.stop()]
+        return breaches + work.ledger.breaches + _refused(work.ledger, monkey) + _sweep(stage)
 
-        def look() -> bool:
-            found.update(_look(stage, work.ledger, folder))
-            if found["breaches"] not in ([], told):
-                told[:] = found["breaches"]
-                _say(
-                    f"after {time.monotonic() - healed_at:.0f} s still {len(told)}, such as: {told[0][:150]}"
-                )
-            return not found["breaches"]
 
-        _until(look, HEAL_SECONDS, stage)
-        _say(f"quiet after {time.monotonic() - healed_at:.0f} s")
-        _tell(monkey, work.ledger, stage, found["ended"])
-        breaches += [f"{left} was left when everything was asked to end" for left in stage.stop()]
-        return (
-            breaches
-            + found["breaches"]
-            + work.ledger.breaches
-            + _refused(work.ledger, monkey)
-            + _sweep(stage)
-        )
+def _heal(stage: Stage, work: Work, callers: list[Caller], monkey: Monkey) -> list[str]:
+    """Wait until all has come to rest; return what is not as it was promised."""
+    healed_at = time.monotonic()
+    is_ready = _until(lambda: _is_ready(stage), READY_SECONDS, stage)
+    _say(f"healed; ready after {time.monotonic() - healed_at:.0f} s")
+    work.is_over.set()
+    for caller in callers:
+        while caller.is_alive():
+            stage.tend(0.2)
+    _say(f"the last client was answered after {time.monotonic() - healed_at:.0f} s")
+    found: dict[str, Any] = {}
+
+    def is_at_rest() -> bool:
+        found.update(_look(stage, work.ledger))
+        return not found["breaches"]
+
+    _until(is_at_rest, HEAL_SECONDS, stage)
+    _say(f"at rest after {time.monotonic() - healed_at:.0f} s")
+    _tell(monkey, work.ledger, stage, found["ended"])
+    return [*found["breaches"], *([] if is_ready else ["It did not become ready again"])]
 
 
 def _until(condition: Callable[[], bool], seconds: float, stage: Stage, needed: str = "") -> bool:
@@ -144,9 +134,9 @@ def _is_ready(stage: Stage) -> bool:
     return Work(stage.port, "", "", 0).call("GET", "/api/health/ready").status == 200
 
 
-def _look(stage: Stage, ledger: Ledger, folder: Path) -> dict[str, Any]:
+def _look(stage: Stage, ledger: Ledger) -> dict[str, Any]:
     """Compare the rows with what was promised."""
-    promised = folder / "promised.json"
+    promised = stage.instance.folder / "promised.json"
     promised.write_text(json.dumps({"accepted": ledger.accepted, "unknown": ledger.unknown}))
     argv = [sys.executable, "-m", "bench.chaos.look", str(promised)]
     env = stage.instance.env | {"DJANGO_SETTINGS_MODULE": "imagehub.settings"}
@@ -158,7 +148,7 @@ def _look(stage: Stage, ledger: Ledger, folder: Path) -> dict[str, Any]:
 
 def _refused(ledger: Ledger, monkey: Monkey) -> list[str]:
     """Find answers that nobody may get: a 5xx, but for a 503 with a time to wait while the database was away."""
-    found = Counter()
+    found: Counter[str] = Counter()
     for answer in ledger.answers:
         if answer.status < 500:
             continue

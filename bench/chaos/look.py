@@ -63,10 +63,11 @@ def _jobs(promised: dict[str, Any]) -> list[str]:
         ]
     for name in ("generation", "training", "scraping"):
         accepted = set(promised["accepted"].get(name, {}))
-        rows = get_kind(name).model._default_manager.all()
-        if name == "generation":
-            rows = rows.filter(set_run=None)
-        there = {str(pk) for pk in rows.values_list("pk", flat=True)}
+        there = {str(pk) for pk in get_kind(name).model._default_manager.values_list("pk", flat=True)}
+        if name == "generation":  # those of sets were promised as sets
+            there -= {
+                str(pk) for pk in GenerationJob.objects.exclude(set_run=None).values_list("pk", flat=True)
+            }
         found += [f"{name} {pk} was promised and is lost" for pk in accepted - there]
         spare = len(there - accepted) - promised["unknown"].get(name, 0)
         if spare > 0:

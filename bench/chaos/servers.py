@@ -9,6 +9,7 @@ import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import psycopg
 
@@ -28,7 +29,7 @@ class Postgres:
     def __init__(self) -> None:
         self.port = free_port()
         self.url = f"postgres://postgres@127.0.0.1:{self.port}/postgres"
-        self._user = {"user": "postgres", "group": "postgres"} if os.geteuid() == 0 else {}
+        self._user: dict[str, Any] = {"user": "postgres", "group": "postgres"} if os.geteuid() == 0 else {}
         self._folder = Path(tempfile.mkdtemp(prefix="imagehub-chaos-pg-"))
         if self._user:
             shutil.chown(self._folder, **self._user)

@@ -22,6 +22,8 @@ RESERVE_BYTES = 8 * 1024 * 1024
 RESTART_SECONDS = 1.0
 TEND_SECONDS = 0.2
 STOP_SECONDS = 90.0
+LATE = "did not end within its grace time"
+"""What the supervisor says of a service that it had to kill."""
 
 _ROLES = {"main": "main", "idle": "idle", "monitor": "monitor", "pusher": "pusher"}
 _PROGRAM = re.compile(
@@ -76,7 +78,7 @@ class Stage:
         parent_death.adopt_orphans()
         with self.instance.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "manage.py", "supervise", "--port", str(self.port), "--grace", "20"],
+                [sys.executable, "manage.py", "supervise", "--port", str(self.port), "--grace", "40"],
                 cwd=ROOT,
                 env=self.instance.env,
                 stdin=subprocess.DEVNULL,
@@ -127,7 +129,8 @@ class Stage:
         else:
             left = []
         self._process = None
-        return left + self.kill_leftovers()
+        late = [line for line in self.instance.log.read_text().splitlines() if LATE in line]
+        return left + late + self.kill_leftovers()
 
     def kill_leftovers(self) -> list[str]:
         """Kill the orphans of the supervisor; return what they were."""
