@@ -10,7 +10,7 @@ ONCE ?=
 
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo run test test-services check bench schema format clean
+.PHONY: demo run test test-services check check-deploy bench schema format clean
 
 # One stamp for each set of requirements: a second run installs nothing.
 $(BIN)/python:
@@ -49,6 +49,14 @@ check: $(VENV)/.dev-stamp
 	$(BIN)/python manage.py spectacular --validate --fail-on-warn --file $(VENV)/openapi.yaml
 	diff -u docs/openapi.yaml $(VENV)/openapi.yaml
 	@$(BIN)/mypy . > $(VENV)/mypy.txt; echo "mypy: $$(tail -n 1 $(VENV)/mypy.txt)"
+
+# What deploy/ ships, by the tools that read it in earnest. ARGS=--all fails where one of them is missing.
+$(VENV)/.deploy-stamp: requirements-deploy.txt $(VENV)/.run-stamp
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-deploy.txt
+	@touch $@
+
+check-deploy: $(VENV)/.deploy-stamp
+	$(BIN)/python -m deploy.lint $(ARGS)
 
 schema: $(VENV)/.run-stamp
 	$(BIN)/python manage.py spectacular --validate --fail-on-warn --file docs/openapi.yaml

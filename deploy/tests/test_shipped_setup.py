@@ -24,8 +24,8 @@ from django.conf import settings as django_settings
 from django.db import connection
 from PIL import Image
 
-from deploy.tests import units
-from deploy.tests.units import Site, Unit
+from deploy import shipped
+from deploy.shipped import Site, Unit
 from generation.models import GenerationJob
 from generation.tests.factories import starter_model
 from imagehub.accounts import services
@@ -85,7 +85,7 @@ def site() -> Iterator[Site]:
             for path in [folder, *folder.iterdir()]:
                 os.chown(path, user, group)
         folder.chmod(0o750)
-        units.make_certificate(folder)
+        shipped.make_certificate(folder)
         yield Site(folder, free_port(), free_port(), free_port(), identity, nginx_user)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -99,12 +99,12 @@ def environment(site: Site, process_env) -> dict[str, str]:
         "IMAGEHUB_SECRET_KEY": secrets.token_urlsafe(64),
         "PATH": os.environ["PATH"],
     }
-    return units.environment(site, differing)
+    return shipped.environment(site, differing)
 
 
 @pytest.fixture
 def nginx(site: Site) -> Iterator[subprocess.Popen]:
-    argv = ["nginx", "-e", str(site.folder / "nginx.log"), "-c", str(units.nginx_configuration(site))]
+    argv = ["nginx", "-e", str(site.folder / "nginx.log"), "-c", str(shipped.nginx_configuration(site))]
     process = subprocess.Popen(argv, start_new_session=True)
     yield process
     process.terminate()
@@ -224,7 +224,7 @@ def test_the_shipped_set_up_serves_makes_pictures_and_stops(site, environment, n
     assert file.content.startswith(b"\x89PNG")
     assert sha256(file.content).hexdigest() in place
     assert file.content == (site.folder / "media" / place.removeprefix("/protected/")).read_bytes()
-    of_one_answer = {"date", "connection", "content-length", "x-request-id", "x-accel-redirect"}
+    of_one_answer = {"date", "connection", "content-length", "x-request-id", "x-accel-redirect", "allow"}
     for name in {name.lower() for name in decided.headers} - of_one_answer:
         assert file.headers.get(name) == decided.headers[name], name
     assert file.headers["X-Request-ID"]
@@ -239,7 +239,7 @@ def test_the_shipped_set_up_serves_makes_pictures_and_stops(site, environment, n
     taken = operator.post("/api/images/upload", files={"files": ("large.png", noise(2640))})
     assert taken.status_code == 201, taken.text
     refused = operator.post("/api/images/upload", files={"files": ("larger.png", noise(2650))})
-    assert (refused.status_code, "X-Request-ID" in refused.headers) == (422, True), refused.text
+    assert (refused.status_code, "X-Request-ID" in refused.headers) == (413, True), refused.text
     head, body = declare_upload(site, token, 201 * MIB)
     assert head.startswith("HTTP/1.1 413 ")
     assert "x-request-id" in head.lower()
@@ -261,18 +261,18 @@ def test_the_shipped_set_up_serves_makes_pictures_and_stops(site, environment, n
     generation = started[Cluster.GENERATION]
     generation.wait_until_it_says("WATCHDOG=1", seconds=30)
     assert generation.stop() == 0
-    assert units.members_of(generation.process.pid) == []
+    assert shipped.members_of(generation.process.pid) == []
     row.refresh_from_db()
     assert (row.status, row.attempt) == (JobStatus.QUEUED, 0)
 
     # New processes take over from old ones without a request that fails.
     web = started["web"]
-    before = units.members_of(web.process.pid)
+    before = shipped.members_of(web.process.pid)
     web.process.send_signal(web.reload_signal)
 
     def exchanged() -> bool:
         assert anybody.get("/api/health/live").status_code == 200
-        return len(set(units.members_of(web.process.pid)) & set(before)) == 1
+        return len(set(shipped.members_of(web.process.pid)) & set(before)) == 1
 
     wait_for(exchanged, seconds=60, what="the web processes are exchanged")
 
@@ -280,7 +280,7 @@ def test_the_shipped_set_up_serves_makes_pictures_and_stops(site, environment, n
         if unit is not generation:
             unit.process.send_signal(signal.SIGTERM)
     assert [unit.stop() for unit in started.values() if unit is not generation] == [0] * 4
-    assert [units.members_of(unit.process.pid) for unit in started.values()] == [[]] * 5
+    assert [shipped.members_of(unit.process.pid) for unit in started.values()] == [[]] * 5
     away = anybody.get("/api/health/live")
     assert (away.status_code, away.json()["code"], away.headers["Retry-After"]) == (503, "unavailable", "5")
     logs = "".join(unit.log.read_text() for unit in started.values())

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-DEPLOY = Path(__file__).resolve().parent.parent
+DEPLOY = Path(__file__).resolve().parent
 INSTALLED = "/opt/imagehub"
 STATE = "/var/lib/imagehub"
 
@@ -62,8 +62,8 @@ class Unit:
 
     def __init__(self, name: str, site: Site, env: Mapping[str, str], *, instance: str = "") -> None:
         said = settings_of(name, instance=instance)
-        assert said["Type"] == ["notify"]
-        assert said["KillMode"] == ["mixed"]
+        if (said["Type"], said["KillMode"]) != (["notify"], ["mixed"]):
+            raise ValueError(f"{name} is of another kind than is run here.")
         self.name = instance or name
         self.stop_seconds = float(said["TimeoutStopSec"][0])
         self.reload_signal = {"/bin/kill -HUP $MAINPID": signal.SIGHUP}.get(said.get("ExecReload", [""])[0])
