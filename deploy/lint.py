@@ -170,8 +170,11 @@ def _validate(name: str, document: dict[str, Any]) -> None:
     for version in KUBERNETES:
         try:
             kubernetes_validate.validate(document, version, strict=True)
-        except (kubernetes_validate.ValidationError, kubernetes_validate.SchemaNotFoundError) as error:
-            raise Faulty(f"{name}: {document['kind']} {document['metadata']['name']}: {error}") from error
+        except kubernetes_validate.ValidationError as error:
+            where = "/".join(str(part) for part in error.path)
+            raise Faulty(
+                f"{name}: {document['kind']} {document['metadata']['name']}: {where}: {error.message}"
+            ) from error
 
 
 def _need(*programs: str) -> None:
