@@ -13,7 +13,7 @@ DB ?= postgresql
 
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo run test test-services check bench chaos schema format clean
+.PHONY: demo run test test-services check check-deploy bench chaos schema format clean
 
 # One stamp for each set of requirements: a second run installs nothing.
 $(BIN)/python:
@@ -52,6 +52,14 @@ check: $(VENV)/.dev-stamp
 	$(BIN)/python manage.py spectacular --validate --fail-on-warn --file $(VENV)/openapi.yaml
 	diff -u docs/openapi.yaml $(VENV)/openapi.yaml
 	@$(BIN)/mypy . > $(VENV)/mypy.txt; echo "mypy: $$(tail -n 1 $(VENV)/mypy.txt)"
+
+# What deploy/ ships, by the tools that read it in earnest. ARGS=--all fails where one of them is missing.
+$(VENV)/.deploy-stamp: requirements-deploy.txt $(VENV)/.run-stamp
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-deploy.txt
+	@touch $@
+
+check-deploy: $(VENV)/.deploy-stamp
+	$(BIN)/python -m deploy.lint $(ARGS)
 
 schema: $(VENV)/.run-stamp
 	$(BIN)/python manage.py spectacular --validate --fail-on-warn --file docs/openapi.yaml

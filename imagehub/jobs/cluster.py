@@ -14,6 +14,7 @@ from imagehub.database import drop_connections
 from imagehub.jobs import parent_death, presence, stopping
 from imagehub.jobs.clusters import Cluster
 from imagehub.jobs.queue import is_ringing, ring
+from imagehub.jobs.systemd import notify
 
 logger = logging.getLogger(__name__)
 
@@ -63,13 +64,16 @@ def run_cluster(cluster: Cluster) -> None:
     setproctitle(f"qcluster {cluster} main")
     watch = presence.Watch()
     next_look = 0.0
+    notify("READY=1")
     while not stopping.stop_requested():
         if not process.sentinel.is_alive():
             raise SystemExit(f"The sentinel of the cluster {cluster} died.")
         if time.monotonic() >= next_look:
             next_look = time.monotonic() + presence.KEEP_ALIVE_SECONDS
             _keep_alive(cluster, watch)
+            notify("WATCHDOG=1")
         time.sleep(POLL_SECONDS)
+    notify("STOPPING=1")
     process.stop()
     presence.withdraw()
 
