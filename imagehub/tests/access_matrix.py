@@ -74,6 +74,7 @@ MATRIX: dict[str, Access] = {
     "api/admin/audit": api("GET"),
     "api/admin/config/cache": api("GET"),
     "api/admin/config/reload": api("POST"),
+    "api/admin/disk-stats": api("GET"),
     "api/albums/<album_id>/labels/analytics": api("GET", of="album"),
     "api/albums/<pk>/render": api("GET", of="album"),
     "api/albums/<pk>/rows.csv": api("GET PUT", of="album"),
