@@ -239,6 +239,7 @@ ADMIN_EXTRAS: dict[str, dict[str, str]] = {
     "albums.image": {"upload/": "change"},
     "auth.user": {"<id>/password/": "change"},
     "generation.generationjob": {"pause/": "change", "resume/": "change"},
+    "operations.disksnapshot": {"chart/": "view"},
     "scraping.scrapedimage": {"<id>/thumbnail/": "view"},
     "scraping.scrapejob": {"<id>/act/": "change", "<id>/lookalikes/": "change", "<id>/review/": "change"},
     "training.trainingrun": {"<id>/act/": "change"},
@@ -271,6 +272,9 @@ ADMIN_MODELS: dict[str, tuple[str, str]] = {
     "scraping.scrapedpage": (LOOK, LOOK),
     "scraping.scrapejob": ("view add change", "view add change"),  # to act on crawls: a page is read only
     "scraping.sitefile": (LOOK, LOOK),
+    "operations.diskalert": (LOOK, LOOK),
+    "operations.disksnapshot": (LOOK, LOOK),
+    "operations.notice": (LOOK, LOOK),
     "operations.purge": (LOOK, LOOK),
     "socialaccount.socialaccount": (NOTHING, ALL),
     "training.adapter": (ALL, ALL),

@@ -1,7 +1,5 @@
 """A worker whose disk is full takes no job; what waits says why, and begins when there is room."""
 
-import os
-import subprocess
 from dataclasses import replace
 
 import pytest
@@ -28,19 +26,6 @@ def errands():
     register(plain)
     runner._without_room.clear()
     runner._facts_told_at = float("-inf")
-
-
-@pytest.fixture
-def small_disk(tmp_path, settings):
-    """The media root on a file system of its own, of 8 MiB."""
-    place = tmp_path / "small"
-    place.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(place)]
-    if os.geteuid() or subprocess.run(command, capture_output=True, check=False).returncode:
-        pytest.skip("mounting a file system takes root, and a kernel that lets it")
-    settings.NAMED_ROOTS = {"media": str(place)}
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
 
 
 def outlook(job):
