@@ -42,6 +42,7 @@ class GenerationConfig(AppConfig):
                 affinity="base_model_id",
                 estimate=outlook.estimate_seconds,
                 obstacles=outlook.obstacles,
+                writes_to=["media"],
                 facts=facts.worker_facts,
             )
         )

@@ -31,6 +31,9 @@ class JobKind:
     """Tells how many seconds each of some jobs is likely to take, as far as that is known."""
     obstacles: Callable[[Sequence[Any]], Mapping[UUID, str]] | None = None
     """Tells why some of these jobs cannot be done as things are, in a sentence for their owner."""
+    writes_to: Sequence[str] = ()
+    """The roots that its work fills. While one of their disks is too full, a worker takes no job of the kind: see
+    ``imagehub.roots.every_root`` and ``imagehub.room``."""
     facts: Callable[[], Mapping[str, Any]] | None = None
     """What a worker of this kind tells of itself, some times a minute: see ``WorkerPresence.facts``."""
 

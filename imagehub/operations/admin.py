@@ -3,6 +3,7 @@ from typing import Any
 from django.contrib import admin
 from django.http import HttpRequest
 
+from imagehub.operations import disk_admin  # noqa: F401 - Django looks for admin pages here
 from imagehub.operations.models import Purge
 from imagehub.operations.purges import told
 
