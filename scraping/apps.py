@@ -15,7 +15,7 @@ class ScrapingConfig(AppConfig):
 
     def ready(self) -> None:
         from albums.legacy import register as register_importer
-        from scraping import tasks
+        from scraping import measures, tasks
         from scraping.legacy import import_crawls
         from scraping.models import ScrapeJob
         from scraping.services import lineage, purging
@@ -24,7 +24,7 @@ class ScrapingConfig(AppConfig):
         purging.register()
         register_importer("scraping", import_crawls)
         post_migrate.connect(_ensure_schedules, sender=self)
-        register(JobKind("scraping", ScrapeJob, Cluster.SCRAPING, tasks.scrape))
+        register(JobKind("scraping", ScrapeJob, Cluster.SCRAPING, tasks.scrape, measure=measures.measure))
 
 
 def _ensure_schedules(**_: Any) -> None:

@@ -16,7 +16,7 @@ class TrainingConfig(AppConfig):
     def ready(self) -> None:
         from albums.legacy import register as register_importer
         from albums.models import Image
-        from training import outlook, tasks
+        from training import measures, outlook, tasks
         from training.legacy import import_runs
         from training.models import Adapter, BaseModel, LabelingJob, TrainingRun
         from training.services import lineage, purging
@@ -29,7 +29,9 @@ class TrainingConfig(AppConfig):
         in_use.register(Adapter, adapters_in_use)
         in_use.register(BaseModel, base_models_in_use)
         in_use.register(Image, images_in_use)
-        register(JobKind("labeling", LabelingJob, Cluster.TRAINING, tasks.label))
+        register(
+            JobKind("labeling", LabelingJob, Cluster.TRAINING, tasks.label, measure=measures.measure_labeling)
+        )
         register(
             JobKind(
                 "training",
@@ -39,6 +41,8 @@ class TrainingConfig(AppConfig):
                 estimate=outlook.estimate_seconds,
                 obstacles=outlook.obstacles,
                 facts=outlook.worker_facts,
+                measure=measures.measure_run,
+                speed=measures.speed_of_run,
             )
         )
 
