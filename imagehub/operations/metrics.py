@@ -7,10 +7,11 @@ users choose. What each metric means stands in docs/operations.md.
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from django.core.cache import cache
 from django.db.models import Max
+from django.utils import timezone
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
@@ -28,6 +29,9 @@ logger = logging.getLogger(__name__)
 
 FRESH_SECONDS = 5
 """How long a page is good, however many ask for it."""
+
+SNAPSHOTS_COUNT_FOR = timedelta(days=7)
+"""A machine whose disks nobody has looked at for so long is there no more."""
 
 PAGE_KEY = "metrics-page"
 
@@ -220,7 +224,8 @@ def _disks() -> Iterator[Metric]:
 
 
 def _latest_snapshots() -> Iterable[DiskSnapshot]:
-    latest = DiskSnapshot.objects.values_list("host").annotate(at=Max("taken_at")).order_by()
+    lately = DiskSnapshot.objects.filter(taken_at__gt=timezone.now() - SNAPSHOTS_COUNT_FOR)
+    latest = lately.values_list("host").annotate(at=Max("taken_at")).order_by()
     for host, taken_at in latest:
         if snapshot := DiskSnapshot.objects.filter(host=host, taken_at=taken_at).first():
             yield snapshot
