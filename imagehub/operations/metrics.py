@@ -20,10 +20,11 @@ from imagehub import failover_cache, rate_limits, request_counts
 from imagehub.jobs import presence
 from imagehub.jobs.clusters import Cluster
 from imagehub.jobs.models import JobStatus
+from imagehub.jobs.pauses import paused_kinds
 from imagehub.jobs.registry import kinds
 from imagehub.operations import purges, tallies
 from imagehub.operations.models import DiskAlert, DiskSnapshot, Purge
-from imagehub.operations.queues import queue_status
+from imagehub.operations.queues import depth
 
 logger = logging.getLogger(__name__)
 
@@ -82,17 +83,19 @@ def _build() -> Iterator[Metric]:
 
 
 def _queues() -> Iterator[Metric]:
-    depth = _gauge("queue_jobs", "Jobs that wait or run.", "kind", "status")
+    jobs = _gauge("queue_jobs", "Jobs that wait or run.", "kind", "status")
     oldest = _gauge(
         "queue_oldest_age_seconds", "Since when the job waits that has waited longest; 0: none waits.", "kind"
     )
     paused = _gauge("queue_paused", "Whether no worker takes a job.", "kind")
-    for status in queue_status(kinds()):
-        depth.add_metric([status.kind, "queued"], status.queued)
-        depth.add_metric([status.kind, "running"], status.running)
-        oldest.add_metric([status.kind], status.oldest_age_seconds or 0)
-        paused.add_metric([status.kind], status.pause is not None)
-    yield from (depth, oldest, paused)
+    pauses, now = paused_kinds(), timezone.now()
+    for kind in kinds():
+        under_way = depth(kind, now)
+        jobs.add_metric([kind.name, "queued"], under_way.queued)
+        jobs.add_metric([kind.name, "running"], under_way.running)
+        oldest.add_metric([kind.name], under_way.oldest_age_seconds or 0)
+        paused.add_metric([kind.name], kind.name in pauses)
+    yield from (jobs, oldest, paused)
 
 
 def _speeds() -> Iterator[Metric]:
