@@ -127,22 +127,17 @@ def _jobs() -> Iterator[Metric]:
         family.add_metric([kind], value)
     yield from done.values()
 
-    histograms = {
-        tallies.WAIT: HistogramMetricFamily(
-            "imagehub_job_wait_seconds", "From the queue to the worker.", labels=["kind"]
-        ),
-        tallies.DURATION: HistogramMetricFamily(
-            "imagehub_job_duration_seconds", "From the worker to the end, of completed jobs.", labels=["kind"]
-        ),
-        tallies.PHASE: HistogramMetricFamily(
-            "imagehub_job_phase_seconds", "Of each phase, of completed jobs.", labels=["kind", "phase"]
-        ),
-    }
-    for measure, family in histograms.items():
-        for histogram in found.histograms(measure):
-            labels = [histogram.kind, histogram.label] if measure == tallies.PHASE else [histogram.kind]
-            family.add_metric(labels, histogram.buckets, histogram.seconds)
-        yield family
+    yield _durations(found, tallies.WAIT, "From the queue to the worker.")
+    yield _durations(found, tallies.DURATION, "From the worker to the end, of completed jobs.")
+    yield _durations(found, tallies.PHASE, "Of each phase, of completed jobs.", "phase")
+
+
+def _durations(found: tallies.Tallies, measure: str, help_text: str, *labels: str) -> Metric:
+    family = HistogramMetricFamily(f"imagehub_job_{measure}_seconds", help_text, labels=["kind", *labels])
+    for histogram in found.histograms(measure):
+        values = [histogram.kind, histogram.label][: 1 + len(labels)]
+        family.add_metric(values, histogram.buckets, histogram.seconds)
+    return family
 
 
 def _workers() -> Iterator[Metric]:
@@ -151,7 +146,7 @@ def _workers() -> Iterator[Metric]:
         "engine_cache_hits", "What was in an engine's memory when it was needed.", "host", "pid", "cache"
     )
     loads = _counter("engine_cache_loads", "What an engine had to read from disk.", "host", "pid", "cache")
-    count = dict.fromkeys(Cluster, 0)
+    count = {cluster.value: 0 for cluster in Cluster}
     for cluster, host, pid, facts in presence.live().values_list("cluster", "host", "pid", "facts"):
         count[cluster] = count.get(cluster, 0) + 1
         memory = (facts.get("engine") or {}).get("memory") or {}

@@ -6,8 +6,7 @@ whatever dies, and a tally never falls.
 """
 
 import re
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -107,10 +106,10 @@ def _count_ended(kind: JobKind) -> None:
         if (stretch := _stretch(kind)) is None:  # another process was faster
             return
         ended, until = stretch
-        counted: Counter[Name] = Counter()
+        counted: dict[Name, float] = {}
         for job in ended.filter(finished_at__lt=until).iterator():
             for name, amount in _amounts(kind, job):
-                counted[name] += amount
+                counted[name] = counted.get(name, 0) + amount
         _add(kind.name, counted)
         TallyMark.objects.filter(kind=kind.name).update(until=until)
 
@@ -124,7 +123,9 @@ def _stretch(kind: JobKind) -> tuple[models.QuerySet[Any], datetime] | None:
         return None
     since, now = mark
     ended = kind.model._default_manager.filter(finished_at__gte=since).order_by("finished_at")
-    moments = list(ended.filter(finished_at__lte=now - LAG).values_list("finished_at", flat=True)[:BATCH])
+    moments: list[Any] = list(
+        ended.filter(finished_at__lte=now - LAG).values_list("finished_at", flat=True)[:BATCH]
+    )
     # Behind the last one: SQLite writes some moments in two ways, which it does not take for equal.
     return (ended, moments[-1] + timedelta(microseconds=1)) if moments else None
 
@@ -160,7 +161,7 @@ def _bound(seconds: float) -> str:
     return f"{seconds:g}"
 
 
-def _add(kind: str, counted: Counter[Name]) -> None:
+def _add(kind: str, counted: Mapping[Name, float]) -> None:
     """Add to the tallies of a kind. Nobody else does meanwhile."""
     rows = {(row.measure, row.label, row.bucket): row for row in Tally.objects.filter(kind=kind)}
     labels: dict[str, set[str]] = {}
