@@ -23,7 +23,7 @@ $(VENV)/.run-stamp: requirements.txt requirements-ml.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-ml.txt
 	@touch $@
 
-$(VENV)/.dev-stamp: requirements-dev.txt requirements-s3.txt $(VENV)/.run-stamp
+$(VENV)/.dev-stamp: requirements-dev.txt requirements-s3.txt requirements-sentry.txt $(VENV)/.run-stamp
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@
 

@@ -21,7 +21,7 @@ from django.db import connection, connections
 from django.test import Client
 from playwright.sync_api import Browser, BrowserContext, sync_playwright
 
-from imagehub import config
+from imagehub import config, counters
 from imagehub.accounts.tests.openid_provider import CLIENT_ID, CLIENT_SECRET, OpenIdProvider
 from imagehub.jobs import presence, reaper, stopping
 from imagehub.tests import canaries
@@ -95,6 +95,7 @@ def _managed_roots(tmp_path: Path, settings) -> Iterator[None]:
     stopping.clear_stop()
     presence._current = None
     reaper._last_reap = float("-inf")
+    counters.forget()
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ class GenerationConfig(AppConfig):
         from albums import set_templates
         from albums.models import Album, Image
         from albums.signals import albums_merged
-        from generation import facts, outlook, tasks
+        from generation import facts, measures, outlook, tasks
         from generation.models import GenerationJob
         from generation.services import (
             adapters_of_template,
@@ -44,5 +44,6 @@ class GenerationConfig(AppConfig):
                 obstacles=outlook.obstacles,
                 writes_to=["media"],
                 facts=facts.worker_facts,
+                measure=measures.measure,
             )
         )

@@ -46,6 +46,9 @@ SERVICES = ("IMAGEHUB_GOOGLE_URL", "IMAGEHUB_S3_PUBLIC_ENDPOINT")
 """Addresses of others that we, or the browsers of visitors, send secrets to."""
 
 STORAGES = frozenset({"", "disk", "s3"})
+SENTRY_DSN = re.compile(
+    r"https?://[0-9A-Za-z]+(:[0-9A-Za-z]+)?@[A-Za-z0-9_.\[\]:-]+(/[A-Za-z0-9_.-]+)*/[0-9]+"
+)
 URL_SECONDS = range(60, 3601)
 ENDPOINT = re.compile(r"https?://[A-Za-z0-9_.\[\]:-]+/?")
 ACCEL_PREFIX = re.compile(r"/[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*/")
@@ -110,6 +113,7 @@ def value_problems(environ: Mapping[str, str]) -> list[str]:
         ),
         *_storage_problems(environ),
         *_alert_problems(environ),
+        *_sentry_problems(environ.get("SENTRY_DSN", "")),
         *_allow_private_value_problems(_items(environ.get("IMAGEHUB_SCRAPING_ALLOW_PRIVATE", ""))),
     ]
 
@@ -274,6 +278,15 @@ def _webhook_problems(environ: Mapping[str, str]) -> Iterator[str]:
     is_private = environ.get("IMAGEHUB_ALERT_WEBHOOK_PRIVATE", "").strip().lower() in ON
     if environ.get("IMAGEHUB_ALERT_WEBHOOK", "").startswith("http://") and not is_private:
         yield "IMAGEHUB_ALERT_WEBHOOK begins with http://, which only a private address may (IMAGEHUB_ALERT_WEBHOOK_PRIVATE)."
+
+
+def _sentry_problems(dsn: str) -> Iterator[str]:
+    if not dsn:
+        return
+    if not SENTRY_DSN.fullmatch(dsn):
+        yield "SENTRY_DSN cannot be read: it is written like https://key@sentry.example.com/1."
+    if importlib.util.find_spec("sentry_sdk") is None:
+        yield "SENTRY_DSN is set, but its library is not installed: pip install -r requirements-sentry.txt."
 
 
 def _allow_private_value_problems(entries: list[str]) -> Iterator[str]:

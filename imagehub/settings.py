@@ -364,6 +364,9 @@ SPECTACULAR_SETTINGS = {
     },
 }
 
+# Errors go to this Sentry server as well; empty: nowhere.
+SENTRY_DSN = env.str("SENTRY_DSN", default="")
+
 LOGGING = logging_settings(
     level=env.str("IMAGEHUB_LOG_LEVEL", default="INFO"), log_format=format_of(os.environ)
 )

@@ -16,7 +16,7 @@ class ScrapingConfig(AppConfig):
     def ready(self) -> None:
         from albums.legacy import register as register_importer
         from imagehub.operations import file_kinds
-        from scraping import tasks
+        from scraping import measures, tasks
         from scraping.legacy import import_crawls
         from scraping.models import ScrapeJob
         from scraping.services import lineage, purging
@@ -28,7 +28,14 @@ class ScrapingConfig(AppConfig):
         register_importer("scraping", import_crawls)
         post_migrate.connect(_ensure_schedules, sender=self)
         register(
-            JobKind("scraping", ScrapeJob, Cluster.SCRAPING, tasks.scrape, writes_to=["scraping", "media"])
+            JobKind(
+                "scraping",
+                ScrapeJob,
+                Cluster.SCRAPING,
+                tasks.scrape,
+                writes_to=["scraping", "media"],
+                measure=measures.measure,
+            )
         )
 
 

@@ -17,7 +17,7 @@ class TrainingConfig(AppConfig):
         from albums.legacy import register as register_importer
         from albums.models import Image
         from imagehub.operations import file_kinds
-        from training import outlook, tasks
+        from training import measures, outlook, tasks
         from training.legacy import import_runs
         from training.models import Adapter, BaseModel, LabelingJob, TrainingRun
         from training.services import lineage, purging
@@ -38,7 +38,16 @@ class TrainingConfig(AppConfig):
         in_use.register(Adapter, adapters_in_use)
         in_use.register(BaseModel, base_models_in_use)
         in_use.register(Image, images_in_use)
-        register(JobKind("labeling", LabelingJob, Cluster.TRAINING, tasks.label, writes_to=["var"]))
+        register(
+            JobKind(
+                "labeling",
+                LabelingJob,
+                Cluster.TRAINING,
+                tasks.label,
+                writes_to=["var"],
+                measure=measures.measure_labeling,
+            )
+        )
         register(
             JobKind(
                 "training",
@@ -49,6 +58,8 @@ class TrainingConfig(AppConfig):
                 obstacles=outlook.obstacles,
                 writes_to=["training", "models"],
                 facts=outlook.worker_facts,
+                measure=measures.measure_run,
+                speed=measures.speed_of_run,
             )
         )
 

@@ -1,7 +1,7 @@
 """Which kinds of jobs exist. Apps register theirs in ``AppConfig.ready``; the platform never imports them."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -10,6 +10,16 @@ from imagehub.jobs.clusters import Cluster
 if TYPE_CHECKING:
     from imagehub.jobs.lease import Lease
     from imagehub.jobs.models import Job
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a job that has ended took and brought."""
+
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    """That each of its phases took."""
+    done: Mapping[str, float] = field(default_factory=dict)
+    """How much of what it has made, by a plural such as ``images``."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +46,10 @@ class JobKind:
     ``imagehub.roots.every_root`` and ``imagehub.room``."""
     facts: Callable[[], Mapping[str, Any]] | None = None
     """What a worker of this kind tells of itself, some times a minute: see ``WorkerPresence.facts``."""
+    measure: Callable[[Any], Measured] | None = None
+    """Tells what a job that has ended took and brought, for the metrics."""
+    speed: Callable[[Any], float | None] | None = None
+    """Tells how many steps a second a job makes that runs, where that is known: for work that takes hours."""
 
 
 _kinds: dict[str, JobKind] = {}

@@ -1,8 +1,9 @@
-"""What was deleted of old things, and how full the disks were."""
+"""What was deleted of old things, how full the disks were, what operators are told, and what all jobs have come to."""
 
 from django.conf import settings
 from django.db import models
 from django.db.models import Q
+from django.db.models.functions import Now
 from django.utils import timezone
 
 from imagehub.identifiers import new_id
@@ -139,3 +140,33 @@ class Notice(models.Model):
 
     def __str__(self) -> str:
         return f"{self.name} by {self.channel}, {self.created_at:%Y-%m-%d %H:%M}"
+
+
+class TallyMark(models.Model):
+    """Before when the jobs of one kind that ended have been counted."""
+
+    kind = models.CharField(max_length=100, primary_key=True, help_text="As it is registered.")
+    until = models.DateTimeField(db_default=Now())
+
+    def __str__(self) -> str:
+        return f"{self.kind} until {self.until:%Y-%m-%d %H:%M}"
+
+
+class Tally(models.Model):
+    """How much of something there has been since counting began: see ``imagehub.operations.tallies``. It only grows."""
+
+    kind = models.CharField(max_length=100)
+    measure = models.CharField(max_length=30)
+    label = models.CharField(max_length=50, blank=True)
+    bucket = models.CharField(max_length=20, blank=True, help_text="Of a histogram: its bound, or `sum`.")
+    value = models.FloatField(default=0)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                name="operations_tally_once", fields=["kind", "measure", "label", "bucket"]
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.measure} {self.label} of {self.kind}"

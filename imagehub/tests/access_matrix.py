@@ -216,6 +216,7 @@ MATRIX: dict[str, Access] = {
     "api/scraping/artifacts/purge/<pk>": api("GET", of="scraping_purge"),
     "api/schema/": api("GET", **OPEN),
     "api/training/albums": api("GET", **PUBLIC),
+    "metrics": api("GET"),
     "api/training/preflight": api("POST", scope=Scope.TRAIN),
 }
 
