@@ -43,5 +43,6 @@ class GenerationConfig(AppConfig):
                 estimate=outlook.estimate_seconds,
                 obstacles=outlook.obstacles,
                 facts=facts.worker_facts,
+                gathered=outlook.set_runs_under_way,
             )
         )

@@ -6,7 +6,6 @@ from typing import Any
 
 from django.contrib import admin
 from django.contrib.admin.forms import AdminAuthenticationForm
-from django.contrib.admin.utils import unquote
 from django.contrib.admin.views.main import ERROR_FLAG
 from django.core.exceptions import ValidationError
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
@@ -68,7 +67,7 @@ class AdminSite(admin.AdminSite):
         """
 
         def storable(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-            if any(UNSTORABLE.search(unquote(str(part))) for part in (*args, *kwargs.values())):
+            if any(UNSTORABLE.search(str(part)) for part in (*args, *kwargs.values())):
                 raise Http404
             if any(UNSTORABLE.search(text) for item in request.GET.lists() for text in (item[0], *item[1])):
                 return HttpResponseRedirect(f"{request.path}?{ERROR_FLAG}=1")

@@ -8,8 +8,20 @@ from uuid import UUID
 from imagehub.jobs.clusters import Cluster
 
 if TYPE_CHECKING:
+    from django.db.models import Model
+
     from imagehub.jobs.lease import Lease
     from imagehub.jobs.models import Job
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """A larger piece of work under way, which several jobs make up."""
+
+    row: "Model"
+    progress: int
+    """Percent."""
+    said: str
 
 
 @dataclass(frozen=True)
@@ -33,6 +45,8 @@ class JobKind:
     """Tells why some of these jobs cannot be done as things are, in a sentence for their owner."""
     facts: Callable[[], Mapping[str, Any]] | None = None
     """What a worker of this kind tells of itself, some times a minute: see ``WorkerPresence.facts``."""
+    gathered: Callable[[int], Sequence[Gathered]] | None = None
+    """Returns at most so many of the larger pieces of work that its jobs belong to and that are not finished, the newest first."""
 
 
 _kinds: dict[str, JobKind] = {}

@@ -226,6 +226,8 @@ ADMIN_PAGES: dict[str, Role] = {
     "admin/password_change/done/": Role.STAFF,
     "admin/autocomplete/": Role.NOBODY,  # who does not say for which field is refused, whoever asks
     "admin/jsi18n/": Role.STAFF,
+    "admin/cockpit/": Role.STAFF,
+    "admin/cockpit/reload/": Role.STAFF,
     "admin/r/<content_type_id>/<object_id>/": Role.STAFF,
     "admin/<app_label>/": Role.STAFF,
     "admin/<url>": Role.STAFF,
