@@ -26,6 +26,7 @@ BENCHES = (
     "uploads",
     "archive",
     "library",
+    "cockpit",
     "training",
     "scraping",
 )
