@@ -9,20 +9,24 @@ import time
 from datetime import timedelta
 from typing import Any
 
-from django.conf import settings
-from django.contrib.auth.models import User
-from django.core.cache import cache
-from django.db import connection
-from django.test import Client
-from django.test.utils import CaptureQueriesContext
-from django.utils import timezone
+import django
 
-from albums.models import Album
-from bench.queue_rows import Filler  # sets Django up
-from generation.models import GenerationJob, SetRun
-from imagehub.jobs.clusters import Cluster
-from imagehub.jobs.models import WorkerPresence
-from imagehub.operations.models import Purge
+django.setup()
+
+from django.conf import settings  # noqa: E402
+from django.contrib.auth.models import User  # noqa: E402
+from django.core.cache import cache  # noqa: E402
+from django.db import connection  # noqa: E402
+from django.test import Client  # noqa: E402
+from django.test.utils import CaptureQueriesContext  # noqa: E402
+from django.utils import timezone  # noqa: E402
+
+from albums.models import Album  # noqa: E402
+from bench.queue_rows import Filler  # noqa: E402
+from generation.models import GenerationJob, SetRun  # noqa: E402
+from imagehub.jobs.clusters import Cluster  # noqa: E402
+from imagehub.jobs.models import WorkerPresence  # noqa: E402
+from imagehub.operations.models import Purge  # noqa: E402
 
 PAGES = {"the first page of the admin": "/admin/", "what it fetches anew": "/admin/cockpit/"}
 

@@ -93,6 +93,8 @@ class Disk:
     free_bytes: int
     percent_used: float
     taken_at: datetime
+    days_left: float | None = None
+    """Until it is full, as it grows now; None where nobody can tell."""
 
 
 @dataclass(frozen=True)
