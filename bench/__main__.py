@@ -27,6 +27,7 @@ BENCHES = (
     "uploads",
     "archive",
     "library",
+    "cockpit",
     "training",
     "scraping",
 )

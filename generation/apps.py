@@ -45,5 +45,6 @@ class GenerationConfig(AppConfig):
                 writes_to=["media"],
                 facts=facts.worker_facts,
                 measure=measures.measure,
+                gathered=outlook.set_runs_under_way,
             )
         )

@@ -3,13 +3,14 @@ from typing import Any
 from django.contrib import admin
 from django.http import HttpRequest
 
+from imagehub.admin_lists import LongListAdmin
 from imagehub.operations import disk_admin  # noqa: F401 - Django looks for admin pages here
 from imagehub.operations.models import Purge
 from imagehub.operations.purges import told
 
 
 @admin.register(Purge)
-class PurgeAdmin(admin.ModelAdmin):
+class PurgeAdmin(LongListAdmin):
     """What was deleted of old things, and when. The rows write themselves."""
 
     list_display = [
@@ -17,8 +18,6 @@ class PurgeAdmin(admin.ModelAdmin):
     ]  # fmt: skip
     list_filter = ["kind", "origin", "state", "is_dry_run"]
     list_select_related = ["requested_by"]
-    list_per_page = 50
-    show_full_result_count = False
     ordering = ["-created_at", "-id"]
 
     @admin.display(description="Outcome")

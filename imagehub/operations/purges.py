@@ -88,6 +88,11 @@ class PurgeKind:
         now = now.astimezone(UTC)
         return now.date() if now.time() >= at else now.date() - timedelta(days=1)
 
+    def next_due(self, now: datetime) -> datetime:
+        """Return when the clock strikes next for it."""
+        at = time.fromisoformat(attrgetter(self.clock)(get_config()))
+        return datetime.combine(self.last_due(now) + timedelta(days=1), at, UTC)
+
 
 _kinds: dict[str, PurgeKind] = {}
 

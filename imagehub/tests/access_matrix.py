@@ -228,6 +228,8 @@ ADMIN_PAGES: dict[str, Role] = {
     "admin/password_change/done/": Role.STAFF,
     "admin/autocomplete/": Role.NOBODY,  # who does not say for which field is refused, whoever asks
     "admin/jsi18n/": Role.STAFF,
+    "admin/cockpit/": Role.STAFF,
+    "admin/cockpit/reload/": Role.STAFF,
     "admin/r/<content_type_id>/<object_id>/": Role.STAFF,
     "admin/<app_label>/": Role.STAFF,
     "admin/<url>": Role.STAFF,
@@ -236,14 +238,19 @@ ADMIN_PAGES: dict[str, Role] = {
 
 NOTHING, LOOK, ALL = "", "view", "view add change delete"
 
+ACTING = {"<id>/act/": "change"}
+OF_JOBS = ACTING | {"pause/": "change", "resume/": "change"}
+
 ADMIN_EXTRAS: dict[str, dict[str, str]] = {
     "albums.image": {"upload/": "change"},
     "auth.user": {"<id>/password/": "change"},
-    "generation.generationjob": {"pause/": "change", "resume/": "change"},
+    "generation.generationjob": OF_JOBS,
+    "generation.setrun": ACTING,
     "operations.disksnapshot": {"chart/": "view"},
     "scraping.scrapedimage": {"<id>/thumbnail/": "view"},
-    "scraping.scrapejob": {"<id>/act/": "change", "<id>/lookalikes/": "change", "<id>/review/": "change"},
-    "training.trainingrun": {"<id>/act/": "change"},
+    "scraping.scrapejob": OF_JOBS | {"<id>/lookalikes/": "change", "<id>/review/": "change"},
+    "training.labelingjob": OF_JOBS,
+    "training.trainingrun": OF_JOBS,
 }
 """Pages that one model has beside those of all, and what they need."""
 

@@ -1,5 +1,6 @@
-"""Pages of lists that may hold millions of rows."""
+"""Lists in the admin that may hold millions of rows."""
 
+from django.contrib import admin
 from django.core.paginator import Paginator
 from django.utils.functional import cached_property
 
@@ -26,3 +27,13 @@ class BoundedPaginator(Paginator):
         keys = self.object_list.order_by().values_list("pk", flat=True)[: MOST_COUNTED + 1]
         found = sum(1 for _ in keys.iterator())
         return MoreThan(MOST_COUNTED) if found > MOST_COUNTED else found
+
+
+class LongListAdmin(admin.ModelAdmin):
+    """Counts nothing to the end that may be long, and shows it by pages."""
+
+    list_per_page = 50
+    list_max_show_all = 0
+    show_full_result_count = False
+    show_facets = admin.ShowFacets.NEVER
+    paginator = BoundedPaginator

@@ -1,18 +1,23 @@
-// Keeps a list of jobs fresh: the same page is fetched again, and what has changed of it is put in place.
+// Keeps a page of the admin fresh: it is fetched again, and what has changed of it is put in place. A page that names another
+// address in `data-live-from` finds its parts there.
 "use strict";
 
 const SECONDS = 3;
 
+const source = document.querySelector("[data-live-from]")?.dataset.liveFrom ?? location.href;
+const lost = document.querySelector("[data-live-lost]");
 const keyOf = (row) => row.querySelector("input[name=_selected_action]")?.value;
 
 function replaceIfOther(old, now) {
-  if (old && now && old.innerHTML !== now.innerHTML) old.replaceWith(document.adoptNode(now));
+  // Not under the hands of somebody who is about to press a button in it.
+  if (!old || !now || old.innerHTML === now.innerHTML || old.contains(document.activeElement)) return;
+  old.replaceWith(document.adoptNode(now));
 }
 
 async function refresh() {
-  if (document.hidden) return;
-  const answer = await fetch(location.href, { credentials: "same-origin" });
-  if (!answer.ok) return;
+  const answer = await fetch(source, { credentials: "same-origin" });
+  // Who was signed out meanwhile is led to another page.
+  if (!answer.ok || answer.redirected) throw new Error(answer.statusText);
   const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
   for (const part of document.querySelectorAll("[data-live][id]")) replaceIfOther(part, fresh.getElementById(part.id));
   const rows = new Map([...fresh.querySelectorAll("#result_list tbody tr")].map((row) => [keyOf(row), row]));
@@ -26,7 +31,10 @@ async function refresh() {
 }
 
 async function goOn() {
-  await refresh().catch(() => {});
+  if (!document.hidden) {
+    const isLost = await refresh().then(() => false, () => true);
+    if (lost) lost.hidden = !isLost;
+  }
   setTimeout(goOn, SECONDS * 1000);
 }
 
