@@ -13,8 +13,10 @@ class AlbumsConfig(AppConfig):
         from albums import checks, image_lineage, legacy  # noqa: F401 - importing the checks registers them
         from albums.legacy.library import import_library
         from albums.planner import write_figures
+        from albums.services import purging
 
         image_lineage.register()
+        purging.register()
         legacy.register("library", import_library)
         post_migrate.connect(write_figures, sender=self)
         post_migrate.connect(_ensure_schedules, sender=self)

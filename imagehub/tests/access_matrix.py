@@ -117,9 +117,13 @@ MATRIX: dict[str, Access] = {
     "api/images/<pk>/lineage": api("GET", of="image", **PUBLIC),
     "api/images/<pk>/recall": api("GET", of="image"),
     "api/images/<pk>/used-in": api("GET", of="image", **PUBLIC),
+    "api/images/trash/purge": api("POST"),
+    "api/images/trash/purge/<pk>": api("GET", of="trash_purge"),
     "api/images/<pk>/purge": api("POST", of="image", **PUBLIC),
     "api/images/<pk>/restore": api("POST", of="image", **PUBLIC),
     "api/images/<pk>/thumbnail": api("GET", of="image", **PUBLIC),
+    "api/jobs/artifacts/purge": api("POST"),
+    "api/jobs/artifacts/purge/<pk>": api("GET", of="jobs_purge"),
     "api/jobs": api("GET", scope=Scope.GENERATE),
     "api/set-runs": api("GET", scope=Scope.GENERATE),
     "api/set-runs/<pk>": api("GET DELETE", scope=Scope.GENERATE, of="set_run"),
@@ -270,7 +274,7 @@ ADMIN_MODELS: dict[str, tuple[str, str]] = {
     "scraping.scrapedpage": (LOOK, LOOK),
     "scraping.scrapejob": ("view add change", "view add change"),  # to act on crawls: a page is read only
     "scraping.sitefile": (LOOK, LOOK),
-    "operations.purge": (LOOK, LOOK),
+    "operations.purge": ("view add", "view add"),  # to ask for one: its rows write themselves
     "socialaccount.socialaccount": (NOTHING, ALL),
     "training.adapter": (ALL, ALL),
     "training.basemodel": (ALL, ALL),
