@@ -8,7 +8,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('operations', '0002_disks_and_the_clock'),
+        ('operations', '0003_no_schedules_of_purges'),
     ]
 
     operations = [

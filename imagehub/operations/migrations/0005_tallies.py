@@ -7,7 +7,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('operations', '0002_disks_and_the_clock'),
+        ('operations', '0004_notices'),
     ]
 
     operations = [
