@@ -149,7 +149,7 @@ class TestWell:
             client.get("/api/health", headers=token),
         ):
             assert (response.status_code, response.json()["queues"]) == (200, {})
-            assert response.json()["degraded"] == ["database", "workers"]
+            assert response.json()["degraded"] == ["database", "disk", "workers"]
             assert "internal" not in response.content.decode()
         assert get("/api/health/ready").status_code == 503
         assert get("/api/health/live").status_code == 200
