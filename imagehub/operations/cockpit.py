@@ -221,7 +221,7 @@ def _clusters() -> Iterator[ClusterState]:
 
 def _told(facts: Mapping[str, Any], about: str = "") -> Iterator[tuple[str, str]]:
     """Yield what a worker says of itself, as lines of a name and a text."""
-    for name, value in facts.items():
+    for name, value in sorted(facts.items()):  # PostgreSQL forgets their order
         name = f"{about} {name}".strip().replace("_", " ")
         if isinstance(value, Mapping):
             yield from _told(value, name)
