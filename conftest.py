@@ -21,7 +21,7 @@ from django.db import connection, connections
 from django.test import Client
 from playwright.sync_api import Browser, BrowserContext, sync_playwright
 
-from imagehub import config
+from imagehub import config, counters
 from imagehub.accounts.tests.openid_provider import CLIENT_ID, CLIENT_SECRET, OpenIdProvider
 from imagehub.jobs import presence, reaper, stopping
 from imagehub.tests import canaries
@@ -95,6 +95,7 @@ def _managed_roots(tmp_path: Path, settings) -> Iterator[None]:
     stopping.clear_stop()
     presence._current = None
     reaper._last_reap = float("-inf")
+    counters.forget()
 
 
 @pytest.fixture
@@ -209,6 +210,19 @@ def set_config(settings):
         config.get_config()
 
     return write
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path, settings) -> Iterator[Path]:
+    """The media root on a file system of its own, of 8 MiB."""
+    place = tmp_path / "small"
+    place.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(place)]
+    if os.geteuid() or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a file system takes root, and a kernel that lets it")
+    settings.NAMED_ROOTS = {"media": str(place)}
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
 
 
 @pytest.fixture(scope="session")

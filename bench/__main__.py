@@ -19,6 +19,7 @@ BENCHES = (
     "submissions",
     "queue",
     "sets",
+    "restart",
     "request_overhead",
     "web_memory",
     "web_server",

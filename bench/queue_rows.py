@@ -15,6 +15,7 @@ import django
 django.setup()
 
 from django.contrib.auth.models import User  # noqa: E402
+from django.core.cache import cache  # noqa: E402
 from django.db import connection, transaction  # noqa: E402
 from django.utils import timezone  # noqa: E402
 
@@ -22,6 +23,7 @@ from generation.models import GenerationJob  # noqa: E402
 from imagehub.database import insert_like  # noqa: E402
 from imagehub.identifiers import new_id  # noqa: E402
 from imagehub.jobs.positions import queue_positions  # noqa: E402
+from imagehub.operations import metrics  # noqa: E402
 from training.models import BaseModel  # noqa: E402
 
 OWNERS = 5
@@ -89,6 +91,7 @@ def main() -> None:
                 "claim for a warm model": _times(lambda: _claim({models[1].pk}), rounds),
                 "place of the last job": _times(lambda: queue_positions(GenerationJob, [last]), rounds),
                 "places of a page of 50": _times(lambda: queue_positions(GenerationJob, page), rounds),
+                "page of metrics": _times(_metrics, rounds),
             }
         )
     )
@@ -98,6 +101,11 @@ def _claim(warm: object) -> None:
     with transaction.atomic():
         assert GenerationJob.objects.claim(worker="bench", warm=warm) is not None
         transaction.set_rollback(True)
+
+
+def _metrics() -> None:
+    cache.clear()
+    metrics.page()
 
 
 def _times(act: Callable[[], object], rounds: int) -> list[float]:

@@ -16,6 +16,7 @@ from django.conf import settings
 from django.core.exceptions import SuspiciousOperation
 from django.utils.functional import LazyObject, empty
 
+from imagehub import request_counts
 from imagehub.context import at_work, hide, request_id
 from imagehub.redaction import sensitive_values
 from imagehub.security_headers import PLAIN_HTTP_PATHS
@@ -135,6 +136,7 @@ def _form_values(request: "HttpRequest") -> Iterator[str]:
 
 def _finished(request: "HttpRequest", response: "HttpResponseBase", started: float) -> "HttpResponseBase":
     response.headers[HEADER] = request_id.get()
+    request_counts.count(response.status_code, time.perf_counter() - started)
     log = partial(_log, request, response.status_code, started)
     if response.streaming:
         # Closed when the last part is sent or the client has gone, outside of this context.

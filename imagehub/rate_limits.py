@@ -15,8 +15,10 @@ from django.http import HttpRequest
 from django_ratelimit import ALL
 from django_ratelimit.core import EXPIRATION_FUDGE, _get_window, _make_cache_key
 
+from imagehub import counters
 from imagehub.client_address import client_address
 from imagehub.config import get_config
+from imagehub.config_schema import RateLimitsConfig
 from imagehub.errors import TooMany
 
 IPV6_NETWORK_BITS = 64
@@ -95,7 +97,18 @@ def charge(group: str, key: str, cost: int = 1) -> Usage | None:
     if used <= usage.limit:
         return _standing(usage, used)
     refund(usage)
+    counters.add({_rejections(group): 1})
     raise RateLimited(_standing(usage, used - cost))
+
+
+def rejections() -> dict[str, int]:
+    """Return how many calls of each group were refused since the shared cache began to count, by the name of the group.
+
+    While the shared cache is away, these are the refusals of this process since then: they are added to the others later.
+    """
+    groups = list(RateLimitsConfig.model_fields)
+    found = counters.totals(_rejections(group) for group in groups)
+    return {group: found[_rejections(group)] for group in groups}
 
 
 def refund(usage: Usage | None) -> None:
@@ -103,6 +116,10 @@ def refund(usage: Usage | None) -> None:
     if usage is not None:
         with suppress(ValueError):  # the counter is gone
             _cache().decr(usage.counter, usage.cost)
+
+
+def _rejections(group: str) -> str:
+    return f"rejections:{group}"
 
 
 def _look(group: str, key: str, cost: int) -> Usage | None:

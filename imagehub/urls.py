@@ -6,6 +6,7 @@ from django.views.generic import RedirectView
 
 from imagehub.api import problems
 from imagehub.api.docs import DocsView, SchemaView
+from imagehub.operations.api.metrics_views import MetricsView
 
 api = [
     path("", include("imagehub.accounts.api.urls")),
@@ -23,6 +24,7 @@ urlpatterns = [
     path("admin", RedirectView.as_view(url="/admin/")),
     path("admin/", admin.site.urls),
     path("api/", include(api)),
+    path("metrics", MetricsView.as_view(), name="metrics"),
     path("", include("albums.urls")),
 ]
 

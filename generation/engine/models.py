@@ -2,7 +2,7 @@
 
 import gc
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,16 @@ class LoadedModel:
             for tensor in (*part.parameters(), *part.buffers())
         )
 
+    @property
+    def served(self) -> dict[str, int]:
+        """How often what is kept beside it was there already, or had to be read."""
+        return {
+            "prompt_hits": self.prompts.hits,
+            "adapter_loads": self.adapters.loads,
+            "adapter_hits": self.adapters.hits,
+            "adapter_evictions": self.adapters.evictions,
+        }
+
     @cached_property
     def image_to_image(self) -> Any:
         """The pipeline that starts from a picture: of the same parts, so nothing is loaded again.
@@ -73,6 +83,7 @@ class ModelCache:
         self.capacity = capacity or hardware.default_capacity
         self.budget_bytes = budget_bytes or memory_bytes(hardware) // 2
         self.loads = self.hits = 0
+        self._served: Counter[str] = Counter()
         self._limits = adapters
         self._models: OrderedDict[ModelKey, LoadedModel] = OrderedDict()
         self._lock = threading.Lock()
@@ -121,31 +132,35 @@ class ModelCache:
         """Let go of everything but what one model needs for the request at hand."""
         with self._lock:
             for key in [key for key, other in self._models.items() if other is not model]:
-                del self._models[key]
+                self._served.update(self._models.pop(key).served)
         model.prompts.forget()
         model.adapters.clear(keep_active=True)
         self.release_memory()
 
     def statistics(self) -> dict[str, Any]:
-        """Return what is in memory, the least recently used first, and how well it served. Safe from any thread."""
+        """Return what is in memory, the least recently used first, and how well it served; `served` counts models that were let go too.
+
+        Safe from any thread.
+        """
         with self._lock:
             models = list(self._models.values())
             loads, hits = self.loads, self.hits
+            served = self._served.copy()
+        for model in models:
+            served.update(model.served)
         return {
             "capacity": self.capacity,
             "budget_bytes": self.budget_bytes,
             "loads": loads,
             "hits": hits,
+            "served": dict(served),
             "models": [
                 {
                     "name": model.reference.name,
                     "source": model.reference.source,
                     "size_bytes": model.size_bytes,
                     "uses": model.uses,
-                    "prompt_hits": model.prompts.hits,
-                    "adapter_loads": model.adapters.loads,
-                    "adapter_hits": model.adapters.hits,
-                    "adapter_evictions": model.adapters.evictions,
+                    **model.served,
                 }
                 for model in models
             ],
@@ -162,7 +177,7 @@ class ModelCache:
             len(self._models) > count or sum(model.size_bytes for model in self._models.values()) > size_bytes
         ):
             with self._lock:
-                self._models.popitem(last=False)
+                self._served.update(self._models.popitem(last=False)[1].served)
         self.release_memory()
 
 

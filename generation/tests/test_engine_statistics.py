@@ -79,6 +79,17 @@ def test_while_a_model_is_let_go(cache, references, meanwhile):
     assert len(cache.statistics()["models"]) == 2
 
 
+def test_what_a_model_has_served_is_counted_when_it_is_gone(cache, references):
+    one, two = (cache.find(reference) for reference in references)
+    one.prompts.hits, two.prompts.hits = 3, 4
+    assert cache.statistics()["served"]["prompt_hits"] == 7
+
+    cache.spare_memory(two)
+
+    assert cache.statistics()["served"]["prompt_hits"] == 7
+    assert [model["name"] for model in cache.statistics()["models"]] == ["two"]
+
+
 def test_while_an_adapter_is_used(cache, references, meanwhile, tmp_path):
     model = cache.find(references[0])
     stack = [

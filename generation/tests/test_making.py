@@ -14,6 +14,7 @@ from albums import consistency
 from albums.models import Image, ImageLora
 from albums.tests.factories import ImageFactory
 from generation import facts, services, warm_engine
+from generation.measures import measure
 from generation.models import GenerationJob
 from generation.services import making
 from generation.tests.factories import GenerationJobFactory
@@ -21,6 +22,7 @@ from imagehub import storage
 from imagehub.jobs import live, presence, runner
 from imagehub.jobs.clusters import Cluster
 from imagehub.jobs.models import Audience, JobStatus, WorkerPresence
+from imagehub.jobs.registry import Measured
 from imagehub.jobs.tasks import answer_doorbell
 from imagehub.roots import models_root
 from training.models import Adapter, Architecture, BaseModel
@@ -358,10 +360,22 @@ def test_a_model_that_was_disabled_meanwhile_makes_nothing():
 
 
 def test_a_job_tells_how_long_its_phases_took():
-    timings = run().timings
+    job = run()
+    timings = job.timings
 
     assert {"load", "adapters", "encode", "denoise", "decode", "save", "total"} == set(timings)
     assert timings["total"] >= timings["denoise"] > 0
+    measured = measure(job)
+    assert measured.seconds == {phase: seconds for phase, seconds in timings.items() if phase != "total"}
+    assert measured.done == {"images": job.n, "steps": job.n * job.steps}
+
+
+def test_a_job_that_ends_early_has_made_the_pictures_that_are_whole():
+    cancelled = GenerationJobFactory.build(
+        base_model=None, status=JobStatus.CANCELLED, n=4, steps=10, step=25, timings={"load": {"old": 1}}
+    )
+
+    assert measure(cancelled) == Measured({}, {"images": 2, "steps": 25})
 
 
 def test_a_worker_tells_what_it_has(monkeypatch):
@@ -384,6 +398,7 @@ def test_a_worker_tells_what_it_has(monkeypatch):
     assert told["engine"]["device"] == "cpu"
     assert "tiny" in [model["name"] for model in told["engine"]["memory"]["models"]]
     assert told["engine"]["memory"]["loads"] >= 1
+    assert told["engine"]["memory"]["served"]["prompt_hits"] >= 1
     assert str(models_root()) not in json.dumps(told)
 
 

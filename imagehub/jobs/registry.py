@@ -1,7 +1,7 @@
 """Which kinds of jobs exist. Apps register theirs in ``AppConfig.ready``; the platform never imports them."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -12,6 +12,16 @@ if TYPE_CHECKING:
 
     from imagehub.jobs.lease import Lease
     from imagehub.jobs.models import Job
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a job that has ended took and brought."""
+
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    """That each of its phases took."""
+    done: Mapping[str, float] = field(default_factory=dict)
+    """How much of what it has made, by a plural such as ``images``."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +53,15 @@ class JobKind:
     """Tells how many seconds each of some jobs is likely to take, as far as that is known."""
     obstacles: Callable[[Sequence[Any]], Mapping[UUID, str]] | None = None
     """Tells why some of these jobs cannot be done as things are, in a sentence for their owner."""
+    writes_to: Sequence[str] = ()
+    """The roots that its work fills. While one of their disks is too full, a worker takes no job of the kind: see
+    ``imagehub.roots.every_root`` and ``imagehub.room``."""
     facts: Callable[[], Mapping[str, Any]] | None = None
     """What a worker of this kind tells of itself, some times a minute: see ``WorkerPresence.facts``."""
+    measure: Callable[[Any], Measured] | None = None
+    """Tells what a job that has ended took and brought, for the metrics."""
+    speed: Callable[[Any], float | None] | None = None
+    """Tells how many steps a second a job makes that runs, where that is known: for work that takes hours."""
     gathered: Callable[[int], Sequence[Gathered]] | None = None
     """Returns at most so many of the larger pieces of work that its jobs belong to and that are not finished, the newest first."""
 

@@ -1,8 +1,9 @@
-"""What was deleted of old things, and how full the disks were."""
+"""What was deleted of old things, how full the disks were, what operators are told, and what all jobs have come to."""
 
 from django.conf import settings
 from django.db import models
 from django.db.models import Q
+from django.db.models.functions import Now
 from django.utils import timezone
 
 from imagehub.identifiers import new_id
@@ -69,9 +70,7 @@ class DiskSnapshot(models.Model):
     host = models.CharField(max_length=200)
     taken_at = models.DateTimeField(default=timezone.now, editable=False)
     seconds = models.FloatField(help_text="How long it took to look.")
-    filesystems = models.JSONField(
-        help_text="Of each file system: name, mount, total_bytes, used_bytes, free_bytes, and the roots that lie on it."
-    )
+    filesystems = models.JSONField(help_text="See imagehub.operations.filesystems.FileSystem.")
     usage = models.JSONField(help_text="Of each root and kind of files: bytes and files.")
 
     class Meta:
@@ -105,3 +104,69 @@ class DiskAlert(models.Model):
 
     def __str__(self) -> str:
         return f"{self.filesystem} of {self.host} at {self.percent_used:.0f} %"
+
+
+class Notice(models.Model):
+    """Something that operators are told in one way: see ``imagehub.operations.notify``."""
+
+    class Channel(models.TextChoices):
+        WEBHOOK = "webhook", "Webhook"
+        EMAIL = "email", "E-mail"
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    channel = models.CharField(max_length=10, choices=Channel)
+    name = models.CharField(max_length=60, help_text="Of the kind of alert.")
+    sentence = models.CharField(max_length=500)
+    facts = models.JSONField(default=dict)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    tries = models.PositiveSmallIntegerField(default=0, editable=False)
+    next_try_at = models.DateTimeField(default=timezone.now, editable=False)
+    sent_at = models.DateTimeField(null=True, blank=True, editable=False)
+    failure = models.CharField(
+        max_length=60, blank=True, editable=False, help_text="Why it has not arrived, in a word."
+    )
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                name="operations_notice_channel_known", condition=Q(channel__in=["webhook", "email"])
+            )
+        ]
+        indexes = [
+            models.Index(
+                fields=["created_at", "id"], condition=Q(sent_at=None), name="operations_notice_waiting"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name} by {self.channel}, {self.created_at:%Y-%m-%d %H:%M}"
+
+
+class TallyMark(models.Model):
+    """Before when the jobs of one kind that ended have been counted."""
+
+    kind = models.CharField(max_length=100, primary_key=True, help_text="As it is registered.")
+    until = models.DateTimeField(db_default=Now())
+
+    def __str__(self) -> str:
+        return f"{self.kind} until {self.until:%Y-%m-%d %H:%M}"
+
+
+class Tally(models.Model):
+    """How much of something there has been since counting began: see ``imagehub.operations.tallies``. It only grows."""
+
+    kind = models.CharField(max_length=100)
+    measure = models.CharField(max_length=30)
+    label = models.CharField(max_length=50, blank=True)
+    bucket = models.CharField(max_length=20, blank=True, help_text="Of a histogram: its bound, or `sum`.")
+    value = models.FloatField(default=0)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                name="operations_tally_once", fields=["kind", "measure", "label", "bucket"]
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.measure} {self.label} of {self.kind}"

@@ -36,6 +36,30 @@ class QueueStatus:
     """Until all of it is done, if nothing is added; None where nothing is known, or all is paused."""
 
 
+@dataclass(frozen=True)
+class Depth:
+    """How much waits and runs of one kind of job."""
+
+    queued: int
+    running: int
+    oldest_age_seconds: float | None
+    """Since when the one waits that has waited longest."""
+
+
+def depth(kind: JobKind, now: datetime) -> Depth:
+    """Return how much of a kind waits and runs: one query."""
+    jobs = kind.model._default_manager
+    under_way = jobs.filter(status__in=(JobStatus.QUEUED, JobStatus.RUNNING)).order_by()
+    rows = under_way.values_list("status").annotate(count=Count("pk"), oldest=Min("queued_at"))
+    found = {status: (count, oldest) for status, count, oldest in rows}
+    queued, oldest = found.get(JobStatus.QUEUED, (0, None))
+    return Depth(
+        queued=queued,
+        running=found.get(JobStatus.RUNNING, (0, None))[0],
+        oldest_age_seconds=round((now - oldest).total_seconds(), 1) if oldest else None,
+    )
+
+
 def queue_status(kinds: Iterable[JobKind]) -> list[QueueStatus]:
     """Return how the queue of each kind stands now."""
     pauses = paused_kinds()
@@ -44,20 +68,16 @@ def queue_status(kinds: Iterable[JobKind]) -> list[QueueStatus]:
 
 
 def _status(kind: JobKind, pause: QueuePause | None, now: datetime) -> QueueStatus:
-    jobs = kind.model._default_manager
-    under_way = jobs.filter(status__in=(JobStatus.QUEUED, JobStatus.RUNNING)).order_by()
-    rows = under_way.values_list("status").annotate(count=Count("pk"), oldest=Min("queued_at"))
-    found = {status: (count, oldest) for status, count, oldest in rows}
-    queued, oldest = found.get(JobStatus.QUEUED, (0, None))
+    under_way = depth(kind, now)
     return QueueStatus(
         kind=kind.name,
-        queued=queued,
-        running=found.get(JobStatus.RUNNING, (0, None))[0],
+        queued=under_way.queued,
+        running=under_way.running,
         pause=pause,
         workers=presence.live(kind.cluster).count(),
-        oldest_age_seconds=round((now - oldest).total_seconds(), 1) if oldest else None,
+        oldest_age_seconds=under_way.oldest_age_seconds,
         rate_per_minute=_rate(kind, now),
-        eta_seconds=None if pause else time_left(kind, queued=queued),
+        eta_seconds=None if pause else time_left(kind, queued=under_way.queued),
     )
 
 

@@ -1,5 +1,7 @@
 """The pages of others that we serve, under our strict policy, in a real browser."""
 
+from datetime import timedelta
+
 import pytest
 from django.contrib.auth import get_user_model
 from django.utils import timezone
@@ -10,6 +12,7 @@ from albums.tests.factories import AlbumFactory, ImageFactory
 from generation.models import GenerationJob
 from generation.tests.factories import GenerationJobFactory
 from imagehub.jobs.models import JobStatus
+from imagehub.operations.tests.factories import GB, DiskSnapshotFactory
 
 pytestmark = [
     pytest.mark.browser,
@@ -228,3 +231,32 @@ def test_the_api_page_asks_the_api(page):
     page.get_by_role("button", name="Execute").click()
 
     page.locator(".live-responses-table .response-col_status", has_text="200").first.wait_for()
+
+
+def test_the_course_of_the_disks_is_drawn(page):
+    for place in range(40):
+        DiskSnapshotFactory(
+            ago=timedelta(hours=6 * (40 - place)),
+            used_percent=40 + place,
+            kinds={
+                "media": {
+                    "originals": 9 * GB + place * GB // 4,
+                    "thumbnails": GB + place * GB // 20,
+                    "other": 0,
+                },
+                "training": {"checkpoints": (10 + place % 8) * GB, "runs": GB, "cache": 4 * GB},
+            },
+        )
+
+    page.goto("/admin/operations/disksnapshot/")
+    page.get_by_role("link", name="Chart").click()
+
+    drawings = page.locator("svg.disks")
+    expect(drawings).to_have_count(3)
+    checkpoints = drawings.nth(2).locator("polygon").first
+    color = "el => getComputedStyle(el).fill"
+    swatch = page.locator("tr", has_text="checkpoints").locator(".swatch")
+    assert checkpoints.evaluate(color) == swatch.evaluate("el => getComputedStyle(el).backgroundColor")
+    expect(page.get_by_role("img", name="Files of media by kind: originals")).to_be_visible()
+    page.get_by_role("link", name="7 days").click()
+    page.get_by_text("7 days", exact=True).first.wait_for()

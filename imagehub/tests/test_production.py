@@ -2,6 +2,7 @@
 
 import base64
 import http.client
+import importlib.util
 import json
 import os
 import random
@@ -177,6 +178,7 @@ class TestTheList:
                 {"IMAGEHUB_GOOGLE_URL": "http://127.0.0.1:9000"},
                 "IMAGEHUB_GOOGLE_URL does not begin with https",
             ),
+            ({"SENTRY_DSN": "sentry.example.com"}, "SENTRY_DSN cannot be read"),
             ({"IMAGEHUB_STORAGE": "tape"}, "IMAGEHUB_STORAGE is neither disk nor s3"),
             ({"IMAGEHUB_STORAGE": "s3"}, "IMAGEHUB_S3_BUCKET is not set"),
             (
@@ -270,6 +272,23 @@ class TestTheList:
         (found,) = problems(good, tmp_path / "missing")
 
         assert found.startswith("IMAGEHUB_VAR names a folder that does not exist")
+
+    @pytest.mark.parametrize(
+        ("library", "changes", "requirements"),
+        [
+            ("sentry_sdk", {"SENTRY_DSN": "https://key@sentry.example.com/1"}, "requirements-sentry.txt"),
+            ("boto3", BUCKET, "requirements-s3.txt"),
+        ],
+    )
+    def test_a_library_that_is_not_installed_is_named(
+        self, good, tmp_path, monkeypatch, library, changes, requirements
+    ):
+        assert problems(good | changes, tmp_path) == []
+
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == library else True)
+
+        (found,) = problems(good | changes, tmp_path)
+        assert found.endswith(f"pip install -r {requirements}.")
 
     def test_random_values_are_not_taken_for_placeholders(self):
         drawn = random.Random(0)

@@ -18,7 +18,12 @@ def test_the_example_lists_every_name_that_is_read():
         for path in (settings.BASE_DIR / folder).rglob("*.py")
         if "tests" not in path.parts
     ]
-    of_others = {"Q_CLUSTER_NAME", "RANK", "WORLD_SIZE"}  # Django-Q's, and those of torch's launcher
+    of_others = {
+        "Q_CLUSTER_NAME",
+        "RANK",
+        "WORLD_SIZE",
+        "NOTIFY_SOCKET",
+    }  # of Django-Q, torch's launcher, systemd
     read = {name for path in sources for name in READ.findall(path.read_text())} - of_others
     listed = set(
         re.findall(r"^#?([A-Z][A-Z0-9_]+)=", (settings.BASE_DIR / ".env.example").read_text(), re.MULTILINE)
@@ -86,9 +91,9 @@ def test_each_installation_draws_its_own_key_once(process_env, tmp_path):
     assert (tmp_path / "secret_key").stat().st_mode & 0o077 == 0
 
 
-WITHOUT_BOTO = """
+WITHOUT_EXTRAS = """
 import sys
-sys.modules.update({"storages": None, "boto3": None, "botocore": None})  # as if they were not installed
+sys.modules.update({"storages": None, "boto3": None, "botocore": None, "sentry_sdk": None})  # as if they were not installed
 import imagehub.wsgi
 from django.conf import settings
 from imagehub import storage
@@ -96,8 +101,8 @@ print(storage.store_bytes(b"data", suffix="png").name, settings.CONTENT_SECURITY
 """
 
 
-def test_the_disk_needs_nothing_of_a_bucket(process_env):
-    output = started(process_env, WITHOUT_BOTO)
+def test_nobody_needs_the_libraries_of_what_is_not_used(process_env):
+    output = started(process_env, WITHOUT_EXTRAS)
 
     assert (
         output == "images/3a/" + hashlib.sha256(b"data").hexdigest() + ".png [\"'self'\", 'data:', 'blob:']"

@@ -15,9 +15,11 @@ from imagehub.jobs import lease as lease_module
 from imagehub.jobs import stopping
 from imagehub.jobs.clusters import Cluster
 from imagehub.jobs.models import JobStatus
+from imagehub.jobs.registry import Measured
 from imagehub.jobs.tasks import answer_doorbell
 from imagehub.storage import StorageUnreachable
 from imagehub.tests.together import beside
+from training.measures import measure_run, speed_of_run
 from training.models import Adapter, Checkpoint, MetricPoint, Sample, TrainingRun
 from training.services import datasets, runs, supervising
 from training.services.recording import Recorder
@@ -84,6 +86,8 @@ def test_a_run_that_goes_well_is_completed_with_all_that_it_told(plays):
     assert run.facts["device"] == "cpu"
     assert run.facts["peak_memory_bytes"] == 5000
     assert run.facts["seconds"] == {"train": 0.3}
+    assert measure_run(run) == Measured({"train": 0.3}, {"steps": 10})
+    assert speed_of_run(run) == pytest.approx(1 / run.facts["seconds_per_step"])
     assert run.facts["changes"][0]["after"] is True
     assert run.facts["warnings"] == [{"code": "slow", "detail": "It became slow."}]
 
