@@ -64,7 +64,7 @@ def fill(count: int) -> None:
     template = Album.objects.first()
     for _ in range(SET_RUNS):
         run = SetRun.objects.create(owner=filler.owners[0], template=template, theme="ink", total=SET_ROWS)
-        filler.insert(SET_ROWS, status="queued", queued_at=now, set_run=run)
+        filler.insert(SET_ROWS, status="queued", queued_at=now, set_run=run, set_index=0)
     filler.insert(count // 10 - SET_RUNS * SET_ROWS, status="queued", queued_at=now)
     for _ in range(4):
         GenerationJob.objects.claim(worker="bench:1")

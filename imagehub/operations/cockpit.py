@@ -200,7 +200,7 @@ def _failures(shown: Sequence[JobKind]) -> Failures:
         failed = _narrow(kind.model).filter(status=JobStatus.FAILED, finished_at__gt=since)
         newest = failed.order_by("-finished_at", "-pk")[:MOST_FAILURES]
         latest += [_run(kind, job, job.error_code, job.finished_at) for job in newest]
-        by_code = failed.order_by().values_list("error_code").annotate(count=Count("pk"))
+        by_code = failed.order_by().values_list("error_code").annotate(count=Count("*"))
         counts += [(kind.name, code, count) for code, count in by_code]
     latest.sort(key=lambda run: run.since or since, reverse=True)
     counts.sort(key=lambda row: -row[2])
@@ -221,7 +221,7 @@ def _clusters() -> Iterator[ClusterState]:
 
 def _told(facts: Mapping[str, Any], about: str = "") -> Iterator[tuple[str, str]]:
     """Yield what a worker says of itself, as lines of a name and a text."""
-    for name, value in facts.items():
+    for name, value in sorted(facts.items()):  # PostgreSQL forgets their order
         name = f"{about} {name}".strip().replace("_", " ")
         if isinstance(value, Mapping):
             yield from _told(value, name)

@@ -147,7 +147,7 @@ class TestWhatItShows:
 
         assert clusters["training"].is_alive
         assert not clusters["scraping"].is_alive
-        assert list(clusters["training"].facts) == [("models", "sd15"), ("engine device", "cuda:0")]
+        assert list(clusters["training"].facts) == [("engine device", "cuda:0"), ("models", "sd15")]
         assert html.count("Missing: no live worker.") == 3
         assert "No live worker: default, generation, scraping." in html
 
@@ -396,3 +396,29 @@ def test_no_list_breaks_over_what_no_row_can_hold(superuser):
             assert response["Location"] == f"{where}?e=1"
         assert superuser.get(f"{where}?e=1").status_code == 200
         assert superuser.get(f"{where}a%00b/change/").status_code == 404
+
+
+def test_a_set_run_is_cancelled_and_made_anew_from_its_page(staff):
+    run = SetRun.objects.create(owner=UserFactory(staff=True), theme="linocut", total=2)
+    for index in range(2):
+        queued(GenerationJob, set_run=run, set_index=index)
+    run_page = url_of(run)
+    assert "0 of 2 pictures." in page(staff, run_page)
+    assert url_of(run, "act") in page(staff)  # with how far it is
+
+    said = staff.post(url_of(run, "act"), {"act": "cancel"}, follow=True).content.decode()
+    assert "is not made." in said
+    assert run_page not in page(staff)
+    said = staff.post(url_of(run, "act"), {"act": "retry"}, follow=True).content.decode()
+    assert "are queued again." in said
+    assert GenerationJob.objects.filter(set_run=run, status=JobStatus.QUEUED).count() == 2
+
+
+def test_the_way_to_the_purge_of_what_is_old(staff, monkeypatch):
+    where = "/admin/operations/purge/add/?kind=scraping"
+    job = failed(ScrapeJob)
+    purges = type(admin.site.get_model_admin(Purge))
+    for may in (True, False):
+        monkeypatch.setattr(purges, "has_add_permission", lambda *_, may=may: may)
+        assert (where in page(staff, list_of(ScrapeJob))) is may
+        assert (where in page(staff, url_of(job))) is may

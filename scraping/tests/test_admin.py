@@ -365,3 +365,10 @@ class TestHosts:
         assert "a.example" in admin.get(reverse("admin:scraping_sitefile_changelist")).content.decode()
         html = admin.get(reverse("admin:scraping_sitefile_change", args=[file.pk])).content.decode()
         assert "Disallow: /&lt;script&gt;" in html
+
+
+def test_the_page_of_a_cancelled_crawl_says_who_has_ended_it(admin):
+    job = queued()
+    press(admin, job, "cancel")
+
+    assert "Somebody has cancelled it." in admin.get(page_of(job)).content.decode()

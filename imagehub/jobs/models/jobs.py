@@ -359,6 +359,12 @@ class Job(models.Model):
             models.Index(
                 fields=["-finished_at"], condition=Q(finished_at__isnull=False), name="%(class)s_ended"
             ),
+            # How many failed lately, with which code. The condition names no status: SQLite compares it with no parameter.
+            models.Index(
+                fields=["status", "-finished_at", "error_code"],
+                condition=Q(finished_at__isnull=False),
+                name="%(class)s_codes",
+            ),
         ]
 
     def __str__(self) -> str:
