@@ -7,10 +7,13 @@ BIN := $(VENV)/bin
 PORT ?= 8000
 DEMO_DIR ?= var
 ONCE ?=
+SEED ?=
+MINUTES ?=
+DB ?= postgresql
 
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo run test test-services check bench schema format clean
+.PHONY: demo run test test-services check check-deploy bench chaos schema format clean
 
 # One stamp for each set of requirements: a second run installs nothing.
 $(BIN)/python:
@@ -50,11 +53,23 @@ check: $(VENV)/.dev-stamp
 	diff -u docs/openapi.yaml $(VENV)/openapi.yaml
 	@$(BIN)/mypy . > $(VENV)/mypy.txt; echo "mypy: $$(tail -n 1 $(VENV)/mypy.txt)"
 
+# What deploy/ ships, by the tools that read it in earnest. ARGS=--all fails where one of them is missing.
+$(VENV)/.deploy-stamp: requirements-deploy.txt $(VENV)/.run-stamp
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-deploy.txt
+	@touch $@
+
+check-deploy: $(VENV)/.deploy-stamp
+	$(BIN)/python -m deploy.lint $(ARGS)
+
 schema: $(VENV)/.run-stamp
 	$(BIN)/python manage.py spectacular --validate --fail-on-warn --file docs/openapi.yaml
 
 bench: $(VENV)/.dev-stamp
 	$(BIN)/python -m bench $(ARGS)
+
+# Kills, stops, freezes and fills up an instance of its own; DB=sqlite|postgresql, SEED= repeats what was drawn.
+chaos: $(VENV)/.dev-stamp
+	$(BIN)/python -m bench.chaos --database $(DB) $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES))
 
 format: $(VENV)/.dev-stamp
 	$(BIN)/ruff format .

@@ -212,6 +212,19 @@ def set_config(settings):
     return write
 
 
+@pytest.fixture
+def small_disk(tmp_path: Path, settings) -> Iterator[Path]:
+    """The media root on a file system of its own, of 8 MiB."""
+    place = tmp_path / "small"
+    place.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(place)]
+    if os.geteuid() or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a file system takes root, and a kernel that lets it")
+    settings.NAMED_ROOTS = {"media": str(place)}
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
 @pytest.fixture(scope="session")
 def s3_service() -> Iterator[str]:
     """An S3-compatible service with an empty bucket. The tests share it."""

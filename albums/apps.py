@@ -13,8 +13,14 @@ class AlbumsConfig(AppConfig):
         from albums import checks, image_lineage, legacy  # noqa: F401 - importing the checks registers them
         from albums.legacy.library import import_library
         from albums.planner import write_figures
+        from albums.services import purging
+        from albums.services.stored_files import originals_of_rows
+        from imagehub.operations import file_kinds
 
+        file_kinds.register("media", "originals", "images", in_bucket=originals_of_rows)
+        file_kinds.register("media", "thumbnails", "thumbnails")
         image_lineage.register()
+        purging.register()
         legacy.register("library", import_library)
         post_migrate.connect(write_figures, sender=self)
         post_migrate.connect(_ensure_schedules, sender=self)

@@ -19,6 +19,7 @@ BENCHES = (
     "submissions",
     "queue",
     "sets",
+    "restart",
     "request_overhead",
     "web_memory",
     "web_server",
@@ -26,6 +27,7 @@ BENCHES = (
     "uploads",
     "archive",
     "library",
+    "cockpit",
     "training",
     "scraping",
 )

@@ -7,7 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import django
@@ -30,16 +30,17 @@ OWNERS = 5
 BATCH = 5000
 
 
-def main() -> None:
-    finished, queued, rounds = map(int, sys.argv[1:])
-    owners = [User.objects.create(username=f"owner{number}") for number in range(OWNERS)]
-    models = [
-        BaseModel.objects.get(name="starter"),
-        BaseModel.objects.create(name="other", kind="folder", source="other"),
-    ]
-    now = timezone.now()
+class Filler:
+    """Inserts generation jobs of five owners, for two models."""
 
-    def insert(count: int, **fields: Any) -> None:
+    def __init__(self) -> None:
+        self.owners = [User.objects.create(username=f"owner{number}") for number in range(OWNERS)]
+        self.models = [
+            BaseModel.objects.get(name="starter"),
+            BaseModel.objects.create(name="other", kind="folder", source="other"),
+        ]
+
+    def insert(self, count: int, **fields: Any) -> None:
         pattern = GenerationJob(
             prompt="a red heart on a white background",
             steps=25,
@@ -52,24 +53,34 @@ def main() -> None:
             numbers = range(start, min(start + BATCH, count))
             each = {
                 "id": [new_id() for _ in numbers],
-                "owner": [owners[number % OWNERS].pk for number in numbers],
-                "base_model": [models[number // OWNERS % 2].pk for number in numbers],
+                "owner": [self.owners[number % OWNERS].pk for number in numbers],
+                "base_model": [self.models[number // OWNERS % 2].pk for number in numbers],
                 "seed": list(numbers),
             }
             with transaction.atomic():
                 insert_like(pattern, each)
 
-    past = now - timedelta(days=3)
-    ended = {
-        "finished_at": past + timedelta(seconds=2),
-        "started_at": past,
-        "queued_at": past,
-        "created_at": past,
-    }
-    insert(finished, status="completed", attempt=1, **ended)
-    insert(queued, status="queued", queued_at=now)
-    with connection.cursor() as cursor:
-        cursor.execute("VACUUM ANALYZE" if connection.vendor == "postgresql" else "ANALYZE")
+    def insert_ended(self, count: int, at: datetime, **fields: Any) -> None:
+        """Insert jobs that took two seconds until then."""
+        begun = at - timedelta(seconds=2)
+        self.insert(
+            count, attempt=1, created_at=begun, queued_at=begun, started_at=begun, finished_at=at, **fields
+        )
+
+    @staticmethod
+    def analyse() -> None:
+        """Have the database look at what there is, as it does before long by itself."""
+        with connection.cursor() as cursor:
+            cursor.execute("VACUUM ANALYZE" if connection.vendor == "postgresql" else "ANALYZE")
+
+
+def main() -> None:
+    finished, queued, rounds = map(int, sys.argv[1:])
+    filler = Filler()
+    models, now = filler.models, timezone.now()
+    filler.insert_ended(finished, now - timedelta(days=3), status="completed")
+    filler.insert(queued, status="queued", queued_at=now)
+    filler.analyse()
     last = GenerationJob.objects.queued().order_by("-owner", "-id")[0]
     page = list(GenerationJob.objects.newest_first()[:50])
     print(

@@ -1,6 +1,5 @@
 """The comparison that chose the web server: requests a second, latency, processor time, memory and listeners."""
 
-import importlib.util
 import json
 import statistics
 import subprocess
@@ -55,21 +54,17 @@ def gunicorn(port: int) -> list[str]:
 
 
 def servers() -> dict[str, Callable[[int], list[str]]]:
-    """Return the servers that can be compared here."""
-    found = {
+    """Return the servers that are compared."""
+    return {
         HYBRID: uvicorn("imagehub.asgi:application"),
         PLAIN: uvicorn("bench.plain_asgi:application", "--lifespan", "off"),
+        GTHREAD: gunicorn,
     }
-    if importlib.util.find_spec("gunicorn"):
-        found[GTHREAD] = gunicorn
-    return found
 
 
 def run(setting: Setting) -> list[Figure]:
     """Compare on SQLite and, where it answers, on PostgreSQL; then with listeners."""
     figures = []
-    if not importlib.util.find_spec("gunicorn"):
-        figures.append(info(NAME, GTHREAD, "skipped: gunicorn is not importable (README says how)"))
     with temporary_instance(extra_app="bench.listening.Listening") as instance:
         figures += _compare(setting, instance, "SQLite")
     if (server := postgres_server()) is None:

@@ -22,17 +22,20 @@ class GenerationConfig(AppConfig):
             follow_merged_albums,
             hold_jobs_of_album,
             lineage,
+            purging,
         )
-        from generation.services.uses import adapters_in_use, base_models_in_use, images_in_use
+        from generation.services.uses import adapters_in_use, base_models_in_use, images_in_use, jobs_in_use
         from training.models import Adapter, BaseModel
 
         lineage.register()
+        purging.register()
         albums_merged.connect(follow_merged_albums)
         set_templates.register_check(adapters_of_template)
         pre_delete.connect(hold_jobs_of_album, sender=Album)
         in_use.register(Adapter, adapters_in_use)
         in_use.register(BaseModel, base_models_in_use)
         in_use.register(Image, images_in_use)
+        in_use.register(GenerationJob, jobs_in_use)
         register(
             JobKind(
                 "generation",
@@ -42,7 +45,9 @@ class GenerationConfig(AppConfig):
                 affinity="base_model_id",
                 estimate=outlook.estimate_seconds,
                 obstacles=outlook.obstacles,
+                writes_to=["media"],
                 facts=facts.worker_facts,
                 measure=measures.measure,
+                gathered=outlook.set_runs_under_way,
             )
         )

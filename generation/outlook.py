@@ -5,11 +5,14 @@ from statistics import median
 from uuid import UUID
 
 from django.core.cache import cache
+from django.db.models import Exists, OuterRef
 
-from generation.models import GenerationJob
+from generation.models import GenerationJob, SetRun
 from generation.services.hindrances import find_hindrances
+from generation.services.set_runs import progress_of
 from imagehub.jobs.clusters import Cluster
 from imagehub.jobs.models import JobStatus
+from imagehub.jobs.registry import Gathered
 from training.models import BaseModel
 from training.services.loadable import reasons_against
 
@@ -18,6 +21,25 @@ MEASURED_JOBS = 25
 
 MEASURED_EVERY = 15
 """Seconds for which a measured pace is good."""
+
+
+def set_runs_under_way(most: int) -> list[Gathered]:
+    """Return how far the newest of those set runs are that still have pictures to make."""
+    ahead = GenerationJob.objects.filter(
+        set_run=OuterRef("pk"), status__in=(JobStatus.QUEUED, JobStatus.RUNNING)
+    )
+    # A run whose outcome is known has ended: without that, each that ever was would be looked into.
+    open_runs = SetRun.objects.filter(Exists(ahead), outcome__isnull=True)
+    runs = list(open_runs.order_by("-created_at", "-id")[:most])
+    progress = progress_of(runs)
+    return [
+        Gathered(
+            row=run,
+            progress=int(100 * progress[run.pk].share),
+            said=f"{progress[run.pk].count(JobStatus.COMPLETED)} of {run.total} pictures",
+        )
+        for run in runs
+    ]
 
 
 def work(job: GenerationJob) -> int:

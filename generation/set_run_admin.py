@@ -1,9 +1,10 @@
 """Set runs in the admin: how far each is, and what can be done about it. They are made through the API."""
 
-from typing import Any
+from typing import Any, cast
 
 from django.contrib import admin, messages
-from django.contrib.admin.views.main import ChangeList
+from django.contrib.auth.models import User
+from django.db import transaction
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.urls import reverse
@@ -11,31 +12,31 @@ from django.utils.html import format_html, format_html_join
 from django.utils.text import Truncator
 
 from albums import links
-from albums.admin.paging import BoundedPaginator
 from generation import services
 from generation.admin_messages import charging, counted, tell_retried
 from generation.models import SetRun
+from imagehub.jobs.admin.acts import Act, ActingAdmin, Standing
 from imagehub.jobs.models import JobStatus
 
 MOST_PICTURES = 60
 """Pictures on the page of a run; the list of its jobs has them all."""
 
 
-class SetRunChangeList(ChangeList):
-    """A page of set runs, each with how far it is."""
+def _cancel(request: HttpRequest, run: SetRun) -> SetRun:
+    services.cancel_set_run(run)
+    return run
 
-    def get_results(self, request: HttpRequest) -> None:
-        """Fetch the page, and count for all of it at once."""
-        super().get_results(request)
-        self.result_list = list(self.result_list)
-        progress = services.progress_of(self.result_list)
-        for run in self.result_list:
-            run.so_far = progress[run.pk]
+
+def _retry(request: HttpRequest, run: SetRun) -> SetRun:
+    with transaction.atomic():
+        services.retry_set_run(run, owner=cast(User, request.user))
+        charging(request)(1)
+    return run
 
 
 @admin.register(SetRun)
-class SetRunAdmin(admin.ModelAdmin):
-    """Watch set runs, retry what failed, cancel the rest. A run's own page is there to be read."""
+class SetRunAdmin(ActingAdmin):
+    """Watch set runs, retry what failed, cancel the rest."""
 
     list_display = [
         "short_theme",
@@ -48,18 +49,30 @@ class SetRunAdmin(admin.ModelAdmin):
     ]
     list_filter = [("owner", admin.RelatedOnlyFieldListFilter)]
     list_select_related = ["template", "owner"]
-    list_per_page = 50
-    list_max_show_all = 0
-    show_full_result_count = False
-    show_facets = admin.ShowFacets.NEVER
-    paginator = BoundedPaginator
     sortable_by = ["created_at"]
     search_fields = ["id", "theme"]
-    ordering = ["-created_at", "-id"]
     actions = ["retry", "cancel"]
+    acts = {
+        "cancel": Act(
+            "Cancel the rest", _cancel, "The rest of “{}” is not made.", frozenset(JobStatus.ACTIVE)
+        ),
+        "retry": Act("Make anew what failed", _retry, "Pictures of “{}” are queued again."),
+    }
+    purge_kind = "generation"
 
     class Media:
         css = {"all": ["generation/admin.css"]}
+
+    def look_at(self, rows: list[SetRun]) -> None:
+        """Count the jobs of all of them at once."""
+        progress = services.progress_of(rows)
+        for run in rows:
+            run.so_far = progress[run.pk]  # type: ignore[attr-defined]
+
+    def standing_of(self, row: SetRun) -> Standing:
+        progress = self._so_far(row)
+        said = f"{progress.count(JobStatus.COMPLETED)} of {row.total} pictures. {progress.message}".strip()
+        return Standing(progress.status, int(progress.share * 100), said)
 
     # ---- The list ----
 
@@ -82,9 +95,6 @@ class SetRunAdmin(admin.ModelAdmin):
     @admin.display(description="Pictures")
     def pictures_made(self, run: SetRun) -> str:
         return f"{self._so_far(run).count(JobStatus.COMPLETED)} of {run.total}"
-
-    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
-        return SetRunChangeList
 
     # ---- What can be done ----
 
@@ -141,16 +151,6 @@ class SetRunAdmin(admin.ModelAdmin):
         return ["places", "pictures", "state", "pictures_made"] + [
             field.name for field in self.opts.concrete_fields
         ]
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: SetRun | None = None) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: SetRun | None = None) -> bool:
-        """One may act on runs in the list, but a run's own page is there to be read."""
-        return obj is None and super().has_change_permission(request)
 
     @staticmethod
     def _so_far(run: SetRun) -> services.Progress:

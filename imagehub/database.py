@@ -3,11 +3,12 @@
 import hashlib
 import json
 import re
+import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from django.core.serializers.json import DjangoJSONEncoder
-from django.db import OperationalError, connections, models, router
+from django.db import Error, InterfaceError, OperationalError, connections, models, router
 from django.db.transaction import TransactionManagementError
 
 from imagehub.errors import StillBusy
@@ -20,6 +21,25 @@ TURN_SECONDS = 10.0
 
 LOCK_NOT_AVAILABLE = "55P03"
 """What PostgreSQL says when a lock did not come in time (its manual, appendix A)."""
+
+TOO_COMPLEX = "54"
+"""The one class of PostgreSQL's operational errors that a statement is to blame for (its manual, appendix A)."""
+
+
+def is_unavailable(error: Error) -> bool:
+    """Tell whether an error says nothing of what was asked, but that the database could not answer just now.
+
+    It is away, starts, stops, has no space or no connection left, or others held what was needed for too long. SQLite
+    calls a table that is missing an operational error as well; that one is a bug like any other.
+    """
+    if isinstance(error, InterfaceError):
+        return True
+    if not isinstance(error, OperationalError):
+        return False
+    cause = error.__cause__
+    if isinstance(cause, sqlite3.Error):
+        return cause.sqlite_errorcode & 0xFF != sqlite3.SQLITE_ERROR
+    return not (getattr(cause, "sqlstate", None) or "").startswith(TOO_COMPLEX)
 
 
 def drop_connections() -> None:

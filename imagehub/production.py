@@ -112,6 +112,7 @@ def value_problems(environ: Mapping[str, str]) -> list[str]:
             if environ.get(name, "").startswith("$")
         ),
         *_storage_problems(environ),
+        *_alert_problems(environ),
         *_sentry_problems(environ.get("SENTRY_DSN", "")),
         *_allow_private_value_problems(_items(environ.get("IMAGEHUB_SCRAPING_ALLOW_PRIVATE", ""))),
     ]
@@ -133,6 +134,7 @@ def production_problems(environ: Mapping[str, str], *, var_dir: Path, config_fil
             if (value := environ.get(name, "")) and not value.startswith("https://")
         ),
         *_allow_private_problems(environ),
+        *_webhook_problems(environ),
         *_worker_problems(environ.get("WEB_CONCURRENCY", ""), environ.get("REDIS_URL", "")),
         *folder_problems("IMAGEHUB_VAR", var_dir),
         *_file_problems(environ, config_file),
@@ -254,6 +256,28 @@ def _storage_problems(environ: Mapping[str, str]) -> Iterator[str]:
     seconds = environ.get("IMAGEHUB_S3_URL_SECONDS", "")
     if seconds.isdecimal() and int(seconds) not in URL_SECONDS:
         yield "IMAGEHUB_S3_URL_SECONDS is not between 60 and 3600."
+
+
+def _alert_problems(environ: Mapping[str, str]) -> Iterator[str]:
+    try:
+        parts = urlsplit(environ.get("IMAGEHUB_ALERT_WEBHOOK", ""))
+        is_readable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+        is_readable = is_readable and parts.username is None
+    except ValueError:
+        is_readable = False
+    if environ.get("IMAGEHUB_ALERT_WEBHOOK") and not is_readable:
+        yield "IMAGEHUB_ALERT_WEBHOOK is not an address like https://hooks.example.com/…, without a user in it."
+    email_url = environ.get("EMAIL_URL", "")
+    if email_url and email_url.partition("://")[0] not in Env.EMAIL_SCHEMES:
+        yield "EMAIL_URL cannot be read: it is written like smtp+tls://user:password@host:587."
+    if _items(environ.get("IMAGEHUB_ALERT_EMAILS", "")) and not email_url:
+        yield "EMAIL_URL is not set, and IMAGEHUB_ALERT_EMAILS wants mail to be sent."
+
+
+def _webhook_problems(environ: Mapping[str, str]) -> Iterator[str]:
+    is_private = environ.get("IMAGEHUB_ALERT_WEBHOOK_PRIVATE", "").strip().lower() in ON
+    if environ.get("IMAGEHUB_ALERT_WEBHOOK", "").startswith("http://") and not is_private:
+        yield "IMAGEHUB_ALERT_WEBHOOK begins with http://, which only a private address may (IMAGEHUB_ALERT_WEBHOOK_PRIVATE)."
 
 
 def _sentry_problems(dsn: str) -> Iterator[str]:

@@ -4,7 +4,7 @@ They are looked up at each use, so that a change of the file holds for whoever c
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from django.conf import settings
 
@@ -36,6 +36,11 @@ def scraping_root() -> Path:
 def logs_root() -> Path:
     """Logs of child programs."""
     return Path(settings.VAR_DIR) / "logs"
+
+
+def every_root() -> dict[str, Path]:
+    """Return where all that the system writes lies: the managed roots, and ``IMAGEHUB_VAR`` as ``var``."""
+    return {name: root(name) for name in get_args(Root)} | {"var": Path(settings.VAR_DIR)}
 
 
 def root(name: Root) -> Path:

@@ -58,6 +58,14 @@ SCRAPING_ALLOW_PRIVATE = [
     item.strip() for item in env.list("IMAGEHUB_SCRAPING_ALLOW_PRIVATE", default=[]) if item.strip()
 ]
 
+# Where operators are told of alerts (imagehub/operations/notify.py). The address of a webhook is a secret.
+ALERT_WEBHOOK = env.str("IMAGEHUB_ALERT_WEBHOOK", default="")
+ALERT_WEBHOOK_IS_PRIVATE = env.bool("IMAGEHUB_ALERT_WEBHOOK_PRIVATE", default=False)
+ALERT_EMAILS = [item.strip() for item in env.list("IMAGEHUB_ALERT_EMAILS", default=[]) if item.strip()]
+vars().update(env.email_url("EMAIL_URL", default="dummymail://"))
+DEFAULT_FROM_EMAIL = env.str("IMAGEHUB_EMAIL_FROM", default="") or "imagehub@localhost"
+EMAIL_TIMEOUT = 10  # nobody waits for a mail server
+
 # What is ours: staff work with the rows of these packages, and the audit trail records their changes.
 OWN_PACKAGES = ("imagehub", "albums", "training", "scraping", "generation")
 

@@ -15,16 +15,28 @@ class ScrapingConfig(AppConfig):
 
     def ready(self) -> None:
         from albums.legacy import register as register_importer
+        from imagehub.operations import file_kinds
         from scraping import measures, tasks
         from scraping.legacy import import_crawls
         from scraping.models import ScrapeJob
         from scraping.services import lineage, purging
 
+        file_kinds.register("scraping", "crawls", "jobs")
+        file_kinds.register("scraping", "previews", "previews")
         lineage.register()
         purging.register()
         register_importer("scraping", import_crawls)
         post_migrate.connect(_ensure_schedules, sender=self)
-        register(JobKind("scraping", ScrapeJob, Cluster.SCRAPING, tasks.scrape, measure=measures.measure))
+        register(
+            JobKind(
+                "scraping",
+                ScrapeJob,
+                Cluster.SCRAPING,
+                tasks.scrape,
+                writes_to=["scraping", "media"],
+                measure=measures.measure,
+            )
+        )
 
 
 def _ensure_schedules(**_: Any) -> None:

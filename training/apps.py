@@ -16,12 +16,21 @@ class TrainingConfig(AppConfig):
     def ready(self) -> None:
         from albums.legacy import register as register_importer
         from albums.models import Image
+        from imagehub.operations import file_kinds
         from training import measures, outlook, tasks
         from training.legacy import import_runs
         from training.models import Adapter, BaseModel, LabelingJob, TrainingRun
         from training.services import lineage, purging
+        from training.services.places import COLLECTED, IMPORTED
+        from training.services.run_folders import CACHE
         from training.services.uses import adapters_in_use, base_models_in_use, images_in_use
 
+        file_kinds.register("training", "checkpoints", "runs/*/checkpoints")
+        file_kinds.register("training", "pictures", "runs/*/images")
+        file_kinds.register("training", "runs", "runs")
+        file_kinds.register("training", "cache", CACHE)
+        file_kinds.register("models", "adapters", IMPORTED, COLLECTED)
+        file_kinds.register("models", "base_models", "*")
         lineage.register()
         purging.register()
         register_importer("training", import_runs)
@@ -30,7 +39,14 @@ class TrainingConfig(AppConfig):
         in_use.register(BaseModel, base_models_in_use)
         in_use.register(Image, images_in_use)
         register(
-            JobKind("labeling", LabelingJob, Cluster.TRAINING, tasks.label, measure=measures.measure_labeling)
+            JobKind(
+                "labeling",
+                LabelingJob,
+                Cluster.TRAINING,
+                tasks.label,
+                writes_to=["var"],
+                measure=measures.measure_labeling,
+            )
         )
         register(
             JobKind(
@@ -40,6 +56,7 @@ class TrainingConfig(AppConfig):
                 tasks.train,
                 estimate=outlook.estimate_seconds,
                 obstacles=outlook.obstacles,
+                writes_to=["training", "models"],
                 facts=outlook.worker_facts,
                 measure=measures.measure_run,
                 speed=measures.speed_of_run,

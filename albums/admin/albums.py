@@ -15,10 +15,10 @@ from albums.admin.album_form import AlbumForm, rendered_prompts
 from albums.admin.choosing import MergeForm, ask, is_confirmed
 from albums.admin.label_edits import ask_and_edit
 from albums.admin.memberships import MOST_INLINE_IMAGES, MembershipInline, save_places
-from albums.admin.paging import BoundedPaginator
 from albums.admin.refusals import RefusalsMixin
 from albums.models import Album, AlbumImage, AlbumQuerySet, Visibility
 from albums.thumbnails import smallest_size
+from imagehub.admin_lists import LongListAdmin
 
 SET_FIELDS = [
     "is_set_template", "set_rows", "rows_file", "base_prompt", "prompt_template", "style_suffix", "example_theme",
@@ -27,7 +27,7 @@ SET_FIELDS = [
 
 
 @admin.register(Album)
-class AlbumAdmin(RefusalsMixin, admin.ModelAdmin):
+class AlbumAdmin(RefusalsMixin, LongListAdmin):
     """Name albums, say who may see them, put their images in order, and describe sets."""
 
     form = AlbumForm
@@ -45,10 +45,6 @@ class AlbumAdmin(RefusalsMixin, admin.ModelAdmin):
     list_display_links = ["picture", "name"]
     list_filter = ["kind", "visibility", "is_set_template"]
     list_select_related = ["owner"]
-    list_per_page = 50
-    show_full_result_count = False
-    show_facets = admin.ShowFacets.NEVER
-    paginator = BoundedPaginator
     search_fields = ["name", "description"]
     ordering = ["-created_at", "-id"]
     actions = ["make_public", "make_private", "edit_labels", "merge"]

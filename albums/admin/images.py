@@ -19,11 +19,11 @@ from albums.admin.choosing import PutIntoAlbumForm, album_field, ask, is_confirm
 from albums.admin.filters import AlbumFilter, RatingFilter, TrashFilter
 from albums.admin.label_edits import ask_and_edit
 from albums.admin.labels import MOST_LABELS, LabelInline, save_labels
-from albums.admin.paging import BoundedPaginator
 from albums.admin.refusals import RefusalsMixin
 from albums.models import Image, ImageQuerySet, Label, Visibility
 from albums.thumbnails import smallest_size
 from albums.words import SearchTooLong
+from imagehub.admin_lists import LongListAdmin
 from imagehub.config import get_config
 from imagehub.errors import Invalid
 
@@ -42,7 +42,7 @@ class UploadForm(forms.Form):
 
 
 @admin.register(Image)
-class ImageAdmin(RefusalsMixin, admin.ModelAdmin):
+class ImageAdmin(RefusalsMixin, LongListAdmin):
     """Find images, say what they are, and sort them. They are made by uploads and jobs."""
 
     list_display = ["picture", "title", "made_with", "size", "state", "stars", "came"]
@@ -50,11 +50,6 @@ class ImageAdmin(RefusalsMixin, admin.ModelAdmin):
     list_filter = [
         TrashFilter, "visibility", "nsfw", "starred", RatingFilter, "source_kind", AlbumFilter,
     ]  # fmt: skip
-    list_per_page = 50
-    list_max_show_all = 0
-    show_full_result_count = False  # counting a million rows is not worth the number
-    show_facets = admin.ShowFacets.NEVER
-    paginator = BoundedPaginator
     sortable_by = ["size", "stars", "came"]  # what an index has in order
     search_fields = ["prompt", "name"]
     search_help_text = "Words of the name, the prompt, captions and tags."

@@ -17,6 +17,7 @@ from albums.admin.refusals import RefusalsMixin
 from albums.models import LabelEdit
 from albums.models.labels import LONGEST_CAPTION
 from albums.services.label_edits import Preview
+from imagehub.admin_lists import LongListAdmin
 from imagehub.errors import Invalid
 
 TITLE = "Edit captions or tags"
@@ -67,14 +68,12 @@ def ask_and_edit(
 
 
 @admin.register(LabelEdit)
-class LabelEditAdmin(RefusalsMixin, admin.ModelAdmin):
+class LabelEditAdmin(RefusalsMixin, LongListAdmin):
     """See which edits there were, and take them back."""
 
     list_display = ["action", "text", "replacement", "changed", "images", "owner", "created_at", "undone_at"]
     list_filter = ["action"]
     list_select_related = ["owner", "undone_by"]
-    list_per_page = 50
-    show_full_result_count = False
     ordering = ["-created_at", "-id"]
     actions = ["undo"]
 

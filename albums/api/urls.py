@@ -7,6 +7,7 @@ from albums.api.album_views import AlbumViewSet
 from albums.api.image_views import ImageViewSet
 from albums.api.label_edit_views import LabelEditViewSet
 from albums.api.label_views import AlbumLabelAnalyticsView, LabelHistoryViewSet, LabelViewSet
+from albums.api.purging import TrashPurgeRecordView, TrashPurgeView
 from albums.api.set_views import SetViewSet
 from albums.api.uploads import UploadView
 
@@ -17,6 +18,8 @@ router.register("labels/bulk", LabelEditViewSet, basename="label-edit")
 
 urlpatterns = [
     path("images/upload", UploadView.as_view(), name="image-upload"),
+    path("images/trash/purge", TrashPurgeView.as_view(), name="images-trash-purge"),
+    path("images/trash/purge/<uuid:pk>", TrashPurgeRecordView.as_view(), name="trash-purge"),
     path(
         "images/<uuid:image_id>/labels",
         LabelViewSet.as_view({"get": "list", "post": "create"}),

@@ -2,7 +2,7 @@
 
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -14,11 +14,14 @@ from albums.batches import in_batches
 from albums.models import Image, ImageQuerySet
 from albums.services.barring import admit_contents
 from albums.services.bulk import lock_images, record_change_of_many, refresh_albums_of
-from albums.services.contents import hold_contents_alone
+from albums.services.contents import try_to_hold_contents_alone
 from imagehub import storage
 from imagehub.config import get_config
 from imagehub.errors import Conflict
 from imagehub.in_use import InUse, in_use
+
+FILES_AT_ONCE = 20
+"""While so many files are deleted nobody can take in the same ones, and on SQLite nobody can write."""
 
 
 class NotInTrash(Conflict):
@@ -64,11 +67,11 @@ def purge_images(image_ids: Iterable[uuid.UUID]) -> int:
             raise InUse(" ".join(sorted(set(reasons.values()))))
         for batch in in_batches([row.pk for row in rows]):
             Image.objects.filter(pk__in=batch).delete()
-        contents = sorted({(row.sha256, row.storage_name) for row in rows})
+        contents = {row.sha256: row.storage_name for row in rows}
         since = time.time()
 
         def delete_files() -> None:
-            _delete_unused_files(contents, since)
+            delete_unused_files(contents, since=since)
 
         transaction.on_commit(delete_files, robust=True)  # the rows are gone, whatever becomes of the files
     return len(rows)
@@ -88,18 +91,31 @@ def _move(
     return moved
 
 
-def _delete_unused_files(contents: Iterable[tuple[str, str]], since: float) -> None:
-    """Delete files that no row names any more, each while nobody can insert a row that does.
+def delete_unused_files(contents: Mapping[str, str], *, since: float) -> set[str]:
+    """Delete files that no row names any more, with their thumbnails, and return the contents of those that are gone.
 
-    One that somebody has taken in again in the meantime stays for the row that is to come.
+    Each goes while nobody can insert a row that needs it. One that somebody has taken in again in the meantime, or is just
+    taking in, stays for the row that is to come; should none come, the daily sweep finds it.
+
+    Args:
+        contents: by their SHA-256 the names of the files.
+        since: the moment, in seconds of the epoch, at which their rows went.
+
+    Raises:
+        OSError, StorageUnreachable: the store does not let us. The sweep finds what is left.
     """
-    for sha256, name in contents:
+    gone = set()
+    for batch in in_batches(sorted(contents), FILES_AT_ONCE):
         with transaction.atomic():
-            hold_contents_alone(sha256)
-            untouched_for = timedelta(seconds=time.time() - since)
-            if Image.objects.filter(sha256=sha256).exists():
-                continue
-            if not storage.delete(name, untouched_for=untouched_for) and storage.exists(name):
-                continue
-            for size in get_config().storage.thumbnail_sizes:
-                storage.delete(thumbnails.thumbnail_name(sha256, size))
+            alone = try_to_hold_contents_alone(batch)
+            named = Image.objects.filter(sha256__in=alone).values_list("sha256", flat=True)
+            for sha256 in sorted(alone - set(named)):
+                untouched_for = timedelta(seconds=time.time() - since)
+                name = contents[sha256]
+                if storage.delete(name, untouched_for=untouched_for):
+                    gone.add(sha256)
+                elif storage.exists(name):
+                    continue
+                for size in get_config().storage.thumbnail_sizes:
+                    storage.delete(thumbnails.thumbnail_name(sha256, size))
+    return gone

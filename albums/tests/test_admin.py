@@ -5,13 +5,13 @@ from django.db.models import QuerySet
 from django.urls import reverse
 from django.utils import timezone
 
-from albums.admin import paging
 from albums.admin.images import MOST_AT_ONCE, ImageAdmin
 from albums.admin.labels import MOST_LABELS
 from albums.models import Image, Label
 from albums.services import index_words, put_label
 from albums.tests.clients import recorded_in_admin
 from albums.tests.factories import AlbumFactory, ImageFactory, many_images
+from imagehub import admin_lists
 from imagehub.accounts.models import AuditEntry
 from imagehub.accounts.tests.factories import UserFactory
 
@@ -141,7 +141,7 @@ class TestList:
             assert len(shown(admin.get(LIST))) == 50
 
     def test_stops_counting_at_a_bound(self, admin, monkeypatch):
-        monkeypatch.setattr(paging, "MOST_COUNTED", 60)
+        monkeypatch.setattr(admin_lists, "MOST_COUNTED", 60)
 
         def count(queryset):
             raise AssertionError("This would read the whole table.")

@@ -4,6 +4,7 @@ from rest_framework.routers import SimpleRouter
 from generation.api import generate_views, lineage_views, set_run_views, views
 from generation.api.lora_views import AdapterViewSet
 from generation.api.model_views import BaseModelViewSet
+from generation.api.purging import GenerationPurgeRecordView, GenerationPurgeView
 
 router = SimpleRouter(trailing_slash=False)
 router.register("jobs", views.JobViewSet, basename="job")
@@ -15,6 +16,8 @@ by_path.register("loras", AdapterViewSet, basename="lora")
 
 urlpatterns = [
     path("generate", generate_views.GenerateView.as_view(), name="generate"),
+    path("jobs/artifacts/purge", GenerationPurgeView.as_view(), name="jobs-artifacts-purge"),
+    path("jobs/artifacts/purge/<uuid:pk>", GenerationPurgeRecordView.as_view(), name="jobs-purge"),
     path("jobs/<str:pk>/events", views.GenerationEventsView.as_view(), name="job-events"),
     path("albums/<uuid:pk>/generate", set_run_views.GenerateSetView.as_view(), name="album-generate"),
     path(

@@ -34,6 +34,11 @@ class NotRetryable(Conflict):
     title = "The job cannot be tried again"
 
 
+class SetRunGone(Conflict):
+    code = "set_run_gone"
+    title = "The set run has been deleted"
+
+
 class ModelDisabled(NotReady):
     code = "model_disabled"
     title = "The base model is not to be used"
@@ -134,7 +139,7 @@ def retry_generation_job(job: GenerationJob, *, owner: User) -> GenerationJob:
 
     Raises:
         NotRetryable: it has not failed, and was not cancelled, or its place in a set has a later job already.
-        AdapterMissing, ImageGone: something it needs has been deleted since.
+        AdapterMissing, ImageGone, SetRunGone: something it needs has been deleted since.
         ModelDisabled: its base model is not to be used any more.
         AlbumGone, QueueFull, QuotaExceeded, BeyondQuota: see :func:`submit_generation`.
     """
@@ -155,9 +160,19 @@ def retry_generation_job(job: GenerationJob, *, owner: User) -> GenerationJob:
         return submit_generation(again)[0]
 
 
+def hold_set_run(pk: UUID | None) -> None:
+    """Let nobody else give a set run new jobs, or delete it, until the transaction ends.
+
+    Raises:
+        SetRunGone: a purge has deleted it in the meantime.
+    """
+    if SetRun.objects.select_for_update(no_key=True).filter(pk=pk).first() is None:
+        raise SetRunGone("It has been cleared out, as it was old.")
+
+
 def _refuse_second_retry(job: GenerationJob) -> None:
     """See that the place of a job in its set has no later one, and that nobody gives it one meanwhile."""
-    SetRun.objects.select_for_update(no_key=True).get(pk=job.set_run_id)
+    hold_set_run(job.set_run_id)
     later = GenerationJob.objects.filter(set_run=job.set_run_id, set_index=job.set_index, id__gt=job.pk)
     if later.exists():
         raise NotRetryable("This picture of the set has been tried again already.")

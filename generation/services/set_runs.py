@@ -33,7 +33,13 @@ from albums.models.ids import AmongIds
 from albums.services import create_album
 from albums.set_templates import render_set
 from generation.models import GenerationJob, SetRun, derive_seed
-from generation.services.control import AlreadyFinished, ModelDisabled, reopen_set_run
+from generation.services.control import (
+    AlreadyFinished,
+    ModelDisabled,
+    SetRunGone,
+    hold_set_run,
+    reopen_set_run,
+)
 from generation.services.quotas import check_quota
 from generation.services.stacks import hold_adapters
 from generation.services.submitting import check_parameters, find_earlier, hold_albums
@@ -181,13 +187,17 @@ def retry_set_run(run: SetRun, *, owner: User) -> int:
         ModelDisabled: the base model is not to be used any more.
         NothingToRetry: none has failed or was cancelled.
         QueueFull, QuotaExceeded, BeyondQuota: see :func:`check_quota`.
+        SetRunGone: a purge has deleted it at this moment.
     """
     again = ("set_index", "prompt", "name", "seed", "priority")
     with transaction.atomic():
-        run.refresh_from_db()
+        try:
+            run.refresh_from_db()
+        except SetRun.DoesNotExist as error:
+            raise SetRunGone("It has been cleared out, as it was old.") from error
         hold_albums([run.album] if run.album else [])  # before the run, as those do who merge albums
         # Of two who ask at once, the second finds nothing left to retry.
-        SetRun.objects.select_for_update(no_key=True).get(pk=run.pk)
+        hold_set_run(run.pk)
         lost = items_of(run).filter(status__in=[JobStatus.FAILED, JobStatus.CANCELLED])
         rows = list(lost.order_by("set_index").values_list("id", *again))
         if not rows:

@@ -7,6 +7,8 @@ from albums.models import Image, ImageLora
 from generation.models import GenerationJob
 from training.models import BaseModel
 
+ORIGIN = "A picture comes from it."
+TRIED_AGAIN = "A job that has not ended tries it again."
 MADE_WITH = "Images were made with it: disable it instead."
 
 
@@ -38,3 +40,11 @@ def images_in_use(keys: list[Any]) -> Mapping[Any, str]:
     wanted = GenerationJob.objects.active().filter(init_image__in=keys)
     used = wanted.values_list("init_image", flat=True).distinct()
     return dict.fromkeys(used, "A job that has not ended starts from it.")
+
+
+def jobs_in_use(keys: list[Any]) -> Mapping[Any, str]:
+    """Return which jobs images come from, also images in the trash, or jobs that have not ended repeat."""
+    made = Image.objects.made_by(*keys).filter(source_kind=Image.SourceKind.GENERATION)
+    retried = GenerationJob.objects.active().filter(retry_of__in=keys)
+    found = dict.fromkeys(retried.values_list("retry_of", flat=True), TRIED_AGAIN)
+    return found | dict.fromkeys(made.values_list("source_id", flat=True), ORIGIN)

@@ -2,4 +2,4 @@ from django.contrib.admin.apps import AdminConfig as DjangoAdminConfig
 
 
 class AdminConfig(DjangoAdminConfig):
-    default_site = "imagehub.accounts.admin_site.AdminSite"
+    default_site = "imagehub.operations.admin_site.AdminSite"

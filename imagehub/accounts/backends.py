@@ -13,6 +13,10 @@ LESS: dict[type, tuple[str, ...]] = {ApiToken: ("view", "change"), AuditEntry: (
 """Models of ours on which staff may not do everything."""
 
 
+MORE = frozenset({"operations.reload_configuration"})
+"""What staff may do that is done to no row."""
+
+
 class StaffPermissions(BaseBackend):
     """Lets active staff work in the admin with the rows of ImageHub. Nobody signs in by it.
 
@@ -38,4 +42,4 @@ def _of_staff() -> frozenset[str]:
         for model in apps.get_models()
         if model.__module__.partition(".")[0] in settings.OWN_PACKAGES
         for action in LESS.get(model, ACTIONS)
-    )
+    ).union(MORE)

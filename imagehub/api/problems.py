@@ -1,14 +1,17 @@
 """Every failure under ``/api/`` as ``application/problem+json`` (RFC 9457)."""
 
 import logging
+import sys
 from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from typing import Any
 
 from django.core.exceptions import PermissionDenied, RequestDataTooBig, SuspiciousOperation
 from django.core.exceptions import ValidationError as ModelValidationError
+from django.db import Error as DatabaseError
 from django.db import IntegrityError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse, UnreadablePostError
+from django.template.loader import render_to_string
 from django.views import csrf, defaults
 from rest_framework import exceptions
 from rest_framework.fields import get_error_detail
@@ -17,6 +20,7 @@ from rest_framework.settings import api_settings
 from rest_framework.views import exception_handler as drf_exception_handler
 
 from imagehub.context import request_id
+from imagehub.database import is_unavailable
 from imagehub.errors import Conflict, ImageHubError, Invalid, NotReady, TooMany
 from imagehub.rate_limits import RateLimited
 
@@ -29,6 +33,9 @@ MAX_ERRORS = 100
 INVALID = "Some fields are not valid."
 NOT_FOUND = "There is nothing here, or nothing that you may see."
 """One sentence for all, so that hidden and unknown cannot be told apart."""
+
+DATABASE_RETRY_SECONDS = 5
+"""What callers are told to wait while the database does not answer: a server that was restarted is back by then."""
 
 HTTP_STATUS = {Conflict: 409, NotReady: 422, TooMany: 429, ImageHubError: 400}
 
@@ -43,6 +50,13 @@ class RequestRefused(exceptions.APIException):
     status_code = HTTPStatus.BAD_REQUEST
     default_code = "bad_request"
     default_detail = "The request cannot be read."
+
+
+class DatabaseUnavailable(exceptions.APIException):
+    status_code = HTTPStatus.SERVICE_UNAVAILABLE
+    default_code = "database_unavailable"
+    default_detail = "The database does not answer at this moment. Try again in a few seconds."
+    wait = DATABASE_RETRY_SECONDS
 
 
 class ProblemResponse(JsonResponse):
@@ -112,7 +126,13 @@ def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
-    """Answer a request that met a bug. The id of the request leads to the log, and nothing else is told."""
+    """Answer a request that met a bug, or no database. The id of the request leads to the log, and nothing else is told.
+
+    Django calls it while it handles what was raised, in views as in middleware.
+    """
+    error = sys.exception()
+    if isinstance(error, DatabaseError) and is_unavailable(error):
+        return _database_unavailable(request)
     if not _is_api(request):
         return defaults.server_error(request)
     return ProblemResponse(
@@ -123,6 +143,18 @@ def server_error(request: HttpRequest) -> HttpResponse:
             detail="Something went wrong here. The log has it under the id of this request.",
         )
     )
+
+
+def _database_unavailable(request: HttpRequest) -> HttpResponse:
+    """Say on a page, or in a problem document, that it is worth while to come again."""
+    error = DatabaseUnavailable()
+    response: HttpResponse = (
+        ProblemResponse(_of_api_exception(error, request))
+        if _is_api(request)
+        else HttpResponse(render_to_string("503.html"), status=error.status_code)
+    )
+    response.headers["Retry-After"] = str(error.wait)
+    return response
 
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
@@ -145,6 +177,9 @@ def _as_api_exception(error: Exception, request: Request) -> Exception:
         conflict = exceptions.APIException("Something else needs this, or changed it first.", Conflict.code)
         conflict.status_code = HTTP_STATUS[Conflict]
         return conflict
+    if isinstance(error, DatabaseError) and is_unavailable(error):
+        logger.error("The database did not answer at %s: %s", request.path, type(error).__name__)
+        return DatabaseUnavailable()
     if isinstance(error, ModelValidationError):
         return exceptions.ValidationError(get_error_detail(error))
     if isinstance(error, Http404):  # its text names the model

@@ -38,7 +38,7 @@ _TURN_SECONDS = 0.1
 _LAST_TURN_SECONDS = 0.02
 
 
-OURS = re.compile("IMAGEHUB_|GOOGLE_|AWS_|DATABASE_URL$|REDIS_URL$|SENTRY_")
+OURS = re.compile("IMAGEHUB_|GOOGLE_|AWS_|DATABASE_URL$|REDIS_URL$|EMAIL_URL$|SENTRY_")
 """What the platform itself is told. Its child programs are told all they need by their requests."""
 
 SECRET = re.compile("PASSWORD|(^|_)(SECRET|PASSWD|TOKEN|KEY|APIKEY|CREDENTIALS?)(_|$)", re.IGNORECASE)

@@ -3,23 +3,42 @@
 import logging
 import os
 import time
+from multiprocessing.process import BaseProcess
 from types import FrameType
 
 from django.db import Error as DatabaseError
-from django_q.cluster import Cluster as DjangoQCluster
+from django_q import cluster as django_q_cluster
 from setproctitle import setproctitle
 
 from imagehub.database import drop_connections
 from imagehub.jobs import parent_death, presence, stopping
 from imagehub.jobs.clusters import Cluster
 from imagehub.jobs.queue import is_ringing, ring
+from imagehub.jobs.systemd import notify
 
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.5
 
 
-class SupervisedCluster(DjangoQCluster):
+class SupervisedSentinel(django_q_cluster.Sentinel):
+    """Django-Q's guard over the processes of a cluster, which does not replace a monitor that was killed.
+
+    A monitor waits for results with the lock of their queue in its hand. The one in its place would wait for that lock for
+    ever: no message would be taken from the queue any more, and the cluster could not be stopped in order.
+    """
+
+    def reincarnate(self, process: BaseProcess) -> None:
+        if process is self.monitor and (process.exitcode or 0) < 0:
+            logger.error("The monitor of a cluster was killed; the cluster ends, to be started anew")
+            os._exit(1)  # the main process sees it
+        super().reincarnate(process)
+
+
+django_q_cluster.Sentinel = SupervisedSentinel  # the cluster has no other place where it could be named
+
+
+class SupervisedCluster(django_q_cluster.Cluster):
     """Django-Q's cluster, whose signal handler does nothing but raise a flag that its workers see too.
 
     Django-Q would join its processes inside the handler, wherever the signal happened to interrupt.
@@ -45,13 +64,16 @@ def run_cluster(cluster: Cluster) -> None:
     setproctitle(f"qcluster {cluster} main")
     watch = presence.Watch()
     next_look = 0.0
+    notify("READY=1")
     while not stopping.stop_requested():
         if not process.sentinel.is_alive():
             raise SystemExit(f"The sentinel of the cluster {cluster} died.")
         if time.monotonic() >= next_look:
             next_look = time.monotonic() + presence.KEEP_ALIVE_SECONDS
             _keep_alive(cluster, watch)
+            notify("WATCHDOG=1")
         time.sleep(POLL_SECONDS)
+    notify("STOPPING=1")
     process.stop()
     presence.withdraw()
 

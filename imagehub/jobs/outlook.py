@@ -56,7 +56,8 @@ def look_ahead(kind: JobKind, jobs: Sequence[Job]) -> dict[UUID, Outlook]:
 
 
 def _reasons(kind: JobKind, waiting: Sequence[Job], running: Sequence[Job]) -> Mapping[UUID, str]:
-    if not presence.live(kind.cluster).exists():
+    workers = list(presence.live(kind.cluster).values_list("facts", flat=True))
+    if not workers:
         return dict.fromkeys(
             (job.pk for job in (*waiting, *running)), f"No live worker in the cluster “{kind.cluster}”."
         )
@@ -65,6 +66,9 @@ def _reasons(kind: JobKind, waiting: Sequence[Job], running: Sequence[Job]) -> M
     if pause := QueuePause.objects.filter(kind=kind.name).first():
         sentence = f"The queue is paused: {pause.reason}" if pause.reason else "The queue is paused."
         return dict.fromkeys((job.pk for job in waiting), sentence)
+    full = [facts.get(presence.WITHOUT_ROOM, {}).get(kind.name) for facts in workers]
+    if all(full):  # each on a machine of its own: one that has room is enough
+        return dict.fromkeys((job.pk for job in waiting), full[0])
     return kind.obstacles(waiting) if kind.obstacles else {}
 
 

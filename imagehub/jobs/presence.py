@@ -29,6 +29,9 @@ STARTUP_SECONDS = 60.0
 
 GAP_SECONDS = 15.0
 
+WITHOUT_ROOM = "without_room"
+"""The fact that tells which kinds of job a worker does not take, because a disk is full, and why."""
+
 _current: uuid.UUID | None = None
 _last_stamp = 0.0
 

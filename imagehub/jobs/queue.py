@@ -1,6 +1,5 @@
 """Ringing a cluster's doorbell, and leaving it small work. This is the only place that puts messages on Django-Q's queue."""
 
-from functools import partial
 from typing import Any
 
 from django.db import transaction
@@ -14,13 +13,14 @@ from imagehub.jobs.clusters import Cluster
 def ring(cluster: Cluster) -> None:
     """Tell a cluster, once this transaction commits, that it may find work.
 
-    The message carries no work: losing, repeating or delaying it does no harm.
+    The message carries no work: losing, repeating or delaying it does no harm, and so it lets no error out. What was
+    committed must not look as if it had failed because the database went away before the bell was rung.
 
     Raises:
-        TypeError: the cluster is not a member of the enum. Django-Q would accept any name, and nobody would answer.
+        TypeError: the cluster is not a member of the enum.
     """
-    _require_member(cluster)
-    transaction.on_commit(partial(_send, cluster))
+    # Results of doorbells say nothing, so successes are not saved; Django-Q always saves failures.
+    send(cluster, "imagehub.jobs.tasks.answer_doorbell", str(cluster))
 
 
 def send(cluster: Cluster, function: str, *args: Any) -> None:
@@ -35,9 +35,10 @@ def send(cluster: Cluster, function: str, *args: Any) -> None:
         args: what it is called with: few and plain, for they are stored with the message.
 
     Raises:
-        TypeError: the cluster is not a member of the enum.
+        TypeError: the cluster is not a member of the enum. Django-Q would accept any name, and nobody would answer.
     """
-    _require_member(cluster)
+    if not isinstance(cluster, Cluster):
+        raise TypeError(f"{cluster!r} is not a Cluster.")
 
     def deliver() -> None:
         async_task(function, *args, cluster=cluster.value, save=False)
@@ -49,13 +50,3 @@ def send(cluster: Cluster, function: str, *args: Any) -> None:
 def is_ringing(cluster: Cluster) -> bool:
     """Tell whether a message for the cluster waits to be fetched."""
     return OrmQ.objects.filter(key=cluster.value, lock__lte=timezone.now()).exists()
-
-
-def _require_member(cluster: Cluster) -> None:
-    if not isinstance(cluster, Cluster):
-        raise TypeError(f"{cluster!r} is not a Cluster.")
-
-
-def _send(cluster: Cluster) -> None:
-    # Results of doorbells say nothing, so successes are not saved; Django-Q always saves failures.
-    async_task("imagehub.jobs.tasks.answer_doorbell", cluster.value, cluster=cluster.value, save=False)

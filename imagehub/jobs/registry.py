@@ -8,6 +8,8 @@ from uuid import UUID
 from imagehub.jobs.clusters import Cluster
 
 if TYPE_CHECKING:
+    from django.db.models import Model
+
     from imagehub.jobs.lease import Lease
     from imagehub.jobs.models import Job
 
@@ -20,6 +22,16 @@ class Measured:
     """That each of its phases took."""
     done: Mapping[str, float] = field(default_factory=dict)
     """How much of what it has made, by a plural such as ``images``."""
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """A larger piece of work under way, which several jobs make up."""
+
+    row: "Model"
+    progress: int
+    """Percent."""
+    said: str
 
 
 @dataclass(frozen=True)
@@ -41,12 +53,17 @@ class JobKind:
     """Tells how many seconds each of some jobs is likely to take, as far as that is known."""
     obstacles: Callable[[Sequence[Any]], Mapping[UUID, str]] | None = None
     """Tells why some of these jobs cannot be done as things are, in a sentence for their owner."""
+    writes_to: Sequence[str] = ()
+    """The roots that its work fills. While one of their disks is too full, a worker takes no job of the kind: see
+    ``imagehub.roots.every_root`` and ``imagehub.room``."""
     facts: Callable[[], Mapping[str, Any]] | None = None
     """What a worker of this kind tells of itself, some times a minute: see ``WorkerPresence.facts``."""
     measure: Callable[[Any], Measured] | None = None
     """Tells what a job that has ended took and brought, for the metrics."""
     speed: Callable[[Any], float | None] | None = None
     """Tells how many steps a second a job makes that runs, where that is known: for work that takes hours."""
+    gathered: Callable[[int], Sequence[Gathered]] | None = None
+    """Returns at most so many of the larger pieces of work that its jobs belong to and that are not finished, the newest first."""
 
 
 _kinds: dict[str, JobKind] = {}

@@ -4,6 +4,7 @@ import logging
 import os
 import re
 import select
+import socket
 import threading
 import time
 from collections import deque
@@ -11,10 +12,15 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from imagehub.context import job_id, request_id
 from imagehub.redaction import redact
+from imagehub.roots import logs_root
+
+if TYPE_CHECKING:
+    from imagehub.jobs.models import Job
 
 logger = logging.getLogger(__name__)
 
@@ -214,6 +220,14 @@ def tail_of_job(path: Path, job: UUID, *, lines: int) -> list[str]:
                 if is_ours:
                     kept.append(line.rstrip("\n"))
     return list(kept)
+
+
+def tail_of_worker(job: "Job", program: str, *, lines: int) -> list[str]:
+    """Return the last lines about a job in ``<program>-<pid>.log``, which the jobs of a worker share; none of another machine's."""
+    host, _, pid = job.worker.rpartition(":")
+    if host != socket.gethostname() or not pid.isdigit():
+        return []
+    return tail_of_job(logs_root() / f"{program}-{pid}.log", job.pk, lines=lines)
 
 
 def forget_old(folder: Path, *, older_than: timedelta) -> int:

@@ -29,6 +29,7 @@ from imagehub.jobs.models import Job, JobStatus
 from imagehub.jobs.queue import ring
 from imagehub.jobs.reaper import reap_now_and_then
 from imagehub.jobs.registry import JobKind, kinds
+from imagehub.room import lack_of_room
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +51,9 @@ class Taken:
     lease: Lease
     heart: Heart
 
+
+_without_room: dict[str, str] = {}
+"""The kinds of job that this worker does not take, because a disk is full, and the sentence that says so."""
 
 _unfinished: tuple[Taken, Callable[[], None]] | None = None
 """A job of which something is left to do, such as storing its last result, and what does that."""
@@ -103,10 +107,9 @@ def _tell_facts(cluster: Cluster) -> None:
         return
     _facts_told_at = time.monotonic()
     tellers = [kind.facts for kind in kinds(cluster=cluster) if kind.facts is not None]
-    if not tellers:
-        return
     try:
-        presence.publish({name: fact for tell in tellers for name, fact in tell().items()})
+        facts = {name: fact for tell in tellers for name, fact in tell().items()}
+        presence.publish(facts | ({presence.WITHOUT_ROOM: _without_room} if _without_room else {}))
     except Exception as error:  # noqa: BLE001 - no job may fail for it
         logger.warning("This worker could not tell what it has (%s)", type(error).__name__)
 
@@ -114,7 +117,9 @@ def _tell_facts(cluster: Cluster) -> None:
 def run_next(kind: JobKind) -> bool:
     """Claim and run one job of a kind; tell whether there was one."""
     worker = f"{socket.gethostname()}:{os.getpid()}"
-    job = kind.model._default_manager.claim(worker=worker, warm=_warm.get(kind.name, ()))
+    job = None
+    if _has_room(kind):
+        job = kind.model._default_manager.claim(worker=worker, warm=_warm.get(kind.name, ()))
     if job is None:
         finish_previous()
         return False
@@ -122,6 +127,19 @@ def run_next(kind: JobKind) -> bool:
         _warm[kind.name] = {getattr(job, kind.affinity)}
     run_claimed(kind, job)
     return True
+
+
+def _has_room(kind: JobKind) -> bool:
+    """Tell whether there is room for what a job of a kind writes. Else it waits: begun, it would only fail."""
+    problem = lack_of_room(kind.writes_to)
+    if bool(problem) != (kind.name in _without_room):
+        if problem:
+            logger.warning("No %s jobs are taken: %s", kind.name, problem)
+            _without_room[kind.name] = problem
+        else:
+            logger.info("There is room for %s jobs again", kind.name)
+            del _without_room[kind.name]
+    return not problem
 
 
 def run_claimed(kind: JobKind, job: Job) -> None:

@@ -3,8 +3,20 @@
 import os
 import shutil
 import stat
+import uuid
+from collections.abc import Iterator
 from contextlib import suppress
+from datetime import datetime
+from itertools import islice
 from pathlib import Path
+from typing import Any
+
+from django.db.models import QuerySet
+
+DOOMED = ".doomed-"
+"""So the name of a folder begins that waits to be deleted, before what it was called, or nothing in particular."""
+
+FOLDERS_AT_ONCE = 500
 
 
 def lies_in(path: Path, root: Path) -> bool:
@@ -42,3 +54,29 @@ def delete_folder(path: Path) -> None:
     while os.path.lexists(path):
         with suppress(FileNotFoundError):  # somebody else was faster: so there is less left with each turn
             shutil.rmtree(path)
+
+
+def without_rows(parent: Path, rows: QuerySet[Any], *, cutoff: datetime) -> Iterator[Path]:
+    """Yield the folders in a folder that are named by the key of a row, of which there is none, and that nobody has touched since.
+
+    Folders are made after their rows. One that is named otherwise is not ours, and links are none.
+    """
+    try:
+        entries = os.scandir(parent)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    with entries:
+        while some := list(islice(entries, FOLDERS_AT_ONCE)):
+            named = {key: Path(entry.path) for entry in some if (key := _key(entry, cutoff.timestamp()))}
+            there = set(rows.filter(pk__in=named).values_list("pk", flat=True))
+            yield from (path for key, path in named.items() if key not in there)
+
+
+def _key(entry: os.DirEntry[str], before: float) -> uuid.UUID | None:
+    """Return by which key an old folder is named."""
+    try:
+        key = uuid.UUID(entry.name.removeprefix(DOOMED))
+        is_old = entry.is_dir(follow_symlinks=False) and entry.stat(follow_symlinks=False).st_mtime < before
+    except (ValueError, FileNotFoundError):  # not ours, or gone in the meantime
+        return None
+    return key if is_old else None

@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 from django.core.cache import cache
@@ -13,6 +14,7 @@ from imagehub.jobs import presence
 from imagehub.jobs.clusters import Cluster
 from imagehub.jobs.models import JobStatus
 from imagehub.jobs.registry import kinds
+from imagehub.operations import disk
 
 STATUSES = [("ok", "Everything is well"), ("degraded", "Something is wrong")]
 
@@ -85,10 +87,17 @@ def _workers() -> str:
     return f"No live worker: {', '.join(missing)}." if missing else ""
 
 
-NOT_NEEDED_TO_SERVE = frozenset({"cache", "configuration"})
+def _disk() -> str:
+    if age := disk.overdue():
+        return f"The disks were last looked at {age / timedelta(hours=1):.0f} hours ago."
+    hosts = sorted(set(disk.open_alerts().values_list("host", flat=True)))
+    return f"A disk is too full: {', '.join(hosts)}." if hosts else ""
+
+
+NOT_NEEDED_TO_SERVE = frozenset({"cache", "configuration", "disk"})
 """Parts that are reported but do not make the system unready.
 
-A cache in the process stands in for the shared one, and the last good configuration is in force.
+A cache in the process stands in for the shared one, the last good configuration is in force, and a disk that fills is not full yet.
 """
 
 CHECKS: dict[str, Callable[[], str]] = {
@@ -97,4 +106,5 @@ CHECKS: dict[str, Callable[[], str]] = {
     "storage": _storage,
     "configuration": _configuration,
     "workers": _workers,
+    "disk": _disk,
 }

@@ -1,4 +1,4 @@
-"""What was deleted of old things, how full the disks were, and what all jobs have come to."""
+"""What was deleted of old things, how full the disks were, what operators are told, and what all jobs have come to."""
 
 from django.conf import settings
 from django.db import models
@@ -70,9 +70,7 @@ class DiskSnapshot(models.Model):
     host = models.CharField(max_length=200)
     taken_at = models.DateTimeField(default=timezone.now, editable=False)
     seconds = models.FloatField(help_text="How long it took to look.")
-    filesystems = models.JSONField(
-        help_text="Of each file system: name, mount, total_bytes, used_bytes, free_bytes, and the roots that lie on it."
-    )
+    filesystems = models.JSONField(help_text="See imagehub.operations.filesystems.FileSystem.")
     usage = models.JSONField(help_text="Of each root and kind of files: bytes and files.")
 
     class Meta:
@@ -106,6 +104,42 @@ class DiskAlert(models.Model):
 
     def __str__(self) -> str:
         return f"{self.filesystem} of {self.host} at {self.percent_used:.0f} %"
+
+
+class Notice(models.Model):
+    """Something that operators are told in one way: see ``imagehub.operations.notify``."""
+
+    class Channel(models.TextChoices):
+        WEBHOOK = "webhook", "Webhook"
+        EMAIL = "email", "E-mail"
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    channel = models.CharField(max_length=10, choices=Channel)
+    name = models.CharField(max_length=60, help_text="Of the kind of alert.")
+    sentence = models.CharField(max_length=500)
+    facts = models.JSONField(default=dict)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    tries = models.PositiveSmallIntegerField(default=0, editable=False)
+    next_try_at = models.DateTimeField(default=timezone.now, editable=False)
+    sent_at = models.DateTimeField(null=True, blank=True, editable=False)
+    failure = models.CharField(
+        max_length=60, blank=True, editable=False, help_text="Why it has not arrived, in a word."
+    )
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                name="operations_notice_channel_known", condition=Q(channel__in=["webhook", "email"])
+            )
+        ]
+        indexes = [
+            models.Index(
+                fields=["created_at", "id"], condition=Q(sent_at=None), name="operations_notice_waiting"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name} by {self.channel}, {self.created_at:%Y-%m-%d %H:%M}"
 
 
 class TallyMark(models.Model):

@@ -22,7 +22,7 @@ class PurgeCommand(BaseCommand):
             "--older-than",
             type=int,
             metavar="DAYS",
-            help=f"Of {kind.things} that ended so long ago (default: {kind.setting} of the configuration).",
+            help=f"Of {kind.things} that {kind.ended} so long ago (default: {kind.setting} of the configuration).",
         )
         parser.add_argument("--limit", type=int, metavar="N", help=f"Of so many {kind.things} at most.")
         parser.add_argument(
@@ -35,8 +35,8 @@ class PurgeCommand(BaseCommand):
     ) -> None:
         if older_than is not None and not 0 <= older_than <= purges.MOST_DAYS:
             raise CommandError(f"--older-than is 0 to {purges.MOST_DAYS}.")
-        if limit is not None and limit < 1:
-            raise CommandError("--limit is 1 or more.")
+        if limit is not None and not 1 <= limit <= purges.GREATEST_LIMIT:
+            raise CommandError(f"--limit is 1 to {purges.GREATEST_LIMIT}.")
         try:
             with audit.running_command():
                 purge = purges.purge_now(
@@ -46,6 +46,8 @@ class PurgeCommand(BaseCommand):
             raise CommandError(f"{error} Use --older-than.") from error
         if as_json:
             self.stdout.write(json.dumps(self._record(purge)))
+        for error in purge.result.get("errors", ()):
+            self.stderr.write(error)
         if purge.state == Purge.State.FAILED:
             raise CommandError(f"{purge.result['problem']}.")
         if not as_json:

@@ -7,7 +7,7 @@ which one worker claims and which tells afterwards what came of it.
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from operator import attrgetter
 from typing import Any, Protocol
@@ -37,6 +37,12 @@ REMEMBERED = timedelta(days=90)
 MOST_DAYS = 36_500
 """So long ago at most things are asked to have ended: a century."""
 
+GREATEST_LIMIT = 2**31 - 1
+"""What its column holds."""
+
+MOST_TOLD = 20
+"""Of so many things that could not be deleted a record says why. All are counted, and stand in the log."""
+
 BROKEN_OFF = "It was broken off"
 
 
@@ -48,6 +54,20 @@ class Freed:
     """Not those of files that lie elsewhere as well, by a hard link."""
     failed: int = 0
     """Of how many things not all could be deleted. The next purge tries again."""
+    errors: list[str] = field(default_factory=list)
+    """What was in the way, of the first of them."""
+
+    def fail(self, what: str, why: str | None) -> None:
+        """Count something of which not all can be deleted, and say so.
+
+        Args:
+            what: which thing; never by a path.
+            why: what was in the way, without paths: of an ``OSError`` its ``strerror``.
+        """
+        logger.error("Not all of %s can be deleted: %s", what, why)
+        self.failed += 1
+        if len(self.errors) < MOST_TOLD:
+            self.errors.append(f"{what}: {why}")
 
 
 class Perform(Protocol):
@@ -77,6 +97,8 @@ class PurgeKind:
     counts: Mapping[str, str]
     """The counts of its ``Freed``, and what each is called."""
     cluster: Cluster = Cluster.DEFAULT
+    ended: str = "ended"
+    """What they have done as long ago as is asked for, for sentences."""
 
     def retention(self) -> int:
         """Return after how many days things go by the clock; 0: never."""
@@ -87,6 +109,11 @@ class PurgeKind:
         at = time.fromisoformat(attrgetter(self.clock)(get_config()))
         now = now.astimezone(UTC)
         return now.date() if now.time() >= at else now.date() - timedelta(days=1)
+
+    def next_due(self, now: datetime) -> datetime:
+        """Return when the clock strikes next for it."""
+        at = time.fromisoformat(attrgetter(self.clock)(get_config()))
+        return datetime.combine(self.last_due(now) + timedelta(days=1), at, UTC)
 
 
 _kinds: dict[str, PurgeKind] = {}
@@ -121,13 +148,18 @@ def days_or_retention(kind: PurgeKind, older_than_days: int | None) -> int:
     """
     days = kind.retention() if older_than_days is None else older_than_days
     if older_than_days is None and not days:
-        detail = f"Files are kept for ever ({kind.setting} is 0): say how old they have to be."
+        detail = f"All {kind.things} are kept for ever ({kind.setting} is 0): say how old they have to be."
         raise Invalid(detail, pointer="/older_than_days", code="required")
     return days
 
 
 def request_purge(
-    name: str, *, user: User | None, older_than_days: int | None = None, is_dry_run: bool = False
+    name: str,
+    *,
+    user: User | None,
+    older_than_days: int | None = None,
+    limit: int | None = None,
+    is_dry_run: bool = False,
 ) -> Purge:
     """Ask for what ended so long ago to be deleted; the cluster of its kind does it in a moment.
 
@@ -141,6 +173,7 @@ def request_purge(
             origin=Purge.Origin.PERSON,
             requested_by=user,
             older_than_days=days_or_retention(kind, older_than_days),
+            limit=limit,
             is_dry_run=is_dry_run,
         )
         _send(kind.cluster)
@@ -266,7 +299,7 @@ def _carry_out(purge: Purge) -> Purge:
         return _note(purge, {"problem": "It failed unexpectedly: the log says more"})
     result = asdict(freed)
     if freed.failed:
-        result["problem"] = f"Files of {freed.failed} {kind.things} could not be deleted"
+        result["problem"] = f"Of {freed.failed} {kind.things} not all could be deleted"
     return _note(purge, result)
 
 

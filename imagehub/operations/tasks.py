@@ -6,7 +6,7 @@ from django.db import DatabaseError
 
 from imagehub.database import drop_connections
 from imagehub.jobs.clusters import Cluster
-from imagehub.operations import purges
+from imagehub.operations import disk, purges
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +25,15 @@ def see_to_purges() -> int:
         return purges.see_to_purges()
     except DatabaseError as error:
         return _failed(error)
+
+
+def look_at_disks() -> None:
+    """See how full the disks are, and now and then with what; tell operators what they need to know."""
+    try:
+        disk.look()
+    except DatabaseError as error:
+        logger.error("What was seen of the disks cannot be noted: %s", type(error).__name__)
+        drop_connections()
 
 
 def _failed(error: DatabaseError) -> int:

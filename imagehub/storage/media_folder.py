@@ -3,13 +3,13 @@
 import errno
 import fcntl
 import os
-import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from imagehub import room
 from imagehub.config import get_config
 from imagehub.roots import media_root
 from imagehub.storage.names import StorageFull, UnsafePath, safe_parts
@@ -36,7 +36,7 @@ def free_bytes() -> int:
     """Return how many bytes the disk under the media root has left."""
     base = root()
     base.mkdir(parents=True, exist_ok=True)
-    return shutil.disk_usage(base).free
+    return room.free_bytes(base)
 
 
 def require_space(size_bytes: int = 0) -> None:

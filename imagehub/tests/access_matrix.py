@@ -74,6 +74,7 @@ MATRIX: dict[str, Access] = {
     "api/admin/audit": api("GET"),
     "api/admin/config/cache": api("GET"),
     "api/admin/config/reload": api("POST"),
+    "api/admin/disk-stats": api("GET"),
     "api/albums/<album_id>/labels/analytics": api("GET", of="album"),
     "api/albums/<pk>/render": api("GET", of="album"),
     "api/albums/<pk>/rows.csv": api("GET PUT", of="album"),
@@ -117,9 +118,13 @@ MATRIX: dict[str, Access] = {
     "api/images/<pk>/lineage": api("GET", of="image", **PUBLIC),
     "api/images/<pk>/recall": api("GET", of="image"),
     "api/images/<pk>/used-in": api("GET", of="image", **PUBLIC),
+    "api/images/trash/purge": api("POST"),
+    "api/images/trash/purge/<pk>": api("GET", of="trash_purge"),
     "api/images/<pk>/purge": api("POST", of="image", **PUBLIC),
     "api/images/<pk>/restore": api("POST", of="image", **PUBLIC),
     "api/images/<pk>/thumbnail": api("GET", of="image", **PUBLIC),
+    "api/jobs/artifacts/purge": api("POST"),
+    "api/jobs/artifacts/purge/<pk>": api("GET", of="jobs_purge"),
     "api/jobs": api("GET", scope=Scope.GENERATE),
     "api/set-runs": api("GET", scope=Scope.GENERATE),
     "api/set-runs/<pk>": api("GET DELETE", scope=Scope.GENERATE, of="set_run"),
@@ -227,6 +232,8 @@ ADMIN_PAGES: dict[str, Role] = {
     "admin/password_change/done/": Role.STAFF,
     "admin/autocomplete/": Role.NOBODY,  # who does not say for which field is refused, whoever asks
     "admin/jsi18n/": Role.STAFF,
+    "admin/cockpit/": Role.STAFF,
+    "admin/cockpit/reload/": Role.STAFF,
     "admin/r/<content_type_id>/<object_id>/": Role.STAFF,
     "admin/<app_label>/": Role.STAFF,
     "admin/<url>": Role.STAFF,
@@ -235,13 +242,19 @@ ADMIN_PAGES: dict[str, Role] = {
 
 NOTHING, LOOK, ALL = "", "view", "view add change delete"
 
+ACTING = {"<id>/act/": "change"}
+OF_JOBS = ACTING | {"pause/": "change", "resume/": "change"}
+
 ADMIN_EXTRAS: dict[str, dict[str, str]] = {
     "albums.image": {"upload/": "change"},
     "auth.user": {"<id>/password/": "change"},
-    "generation.generationjob": {"pause/": "change", "resume/": "change"},
+    "generation.generationjob": OF_JOBS,
+    "generation.setrun": ACTING,
+    "operations.disksnapshot": {"chart/": "view"},
     "scraping.scrapedimage": {"<id>/thumbnail/": "view"},
-    "scraping.scrapejob": {"<id>/act/": "change", "<id>/lookalikes/": "change", "<id>/review/": "change"},
-    "training.trainingrun": {"<id>/act/": "change"},
+    "scraping.scrapejob": OF_JOBS | {"<id>/lookalikes/": "change", "<id>/review/": "change"},
+    "training.labelingjob": OF_JOBS,
+    "training.trainingrun": OF_JOBS,
 }
 """Pages that one model has beside those of all, and what they need."""
 
@@ -271,7 +284,10 @@ ADMIN_MODELS: dict[str, tuple[str, str]] = {
     "scraping.scrapedpage": (LOOK, LOOK),
     "scraping.scrapejob": ("view add change", "view add change"),  # to act on crawls: a page is read only
     "scraping.sitefile": (LOOK, LOOK),
-    "operations.purge": (LOOK, LOOK),
+    "operations.diskalert": (LOOK, LOOK),
+    "operations.disksnapshot": (LOOK, LOOK),
+    "operations.notice": (LOOK, LOOK),
+    "operations.purge": ("view add", "view add"),  # to ask for one: its rows write themselves
     "socialaccount.socialaccount": (NOTHING, ALL),
     "training.adapter": (ALL, ALL),
     "training.basemodel": (ALL, ALL),

@@ -1,12 +1,18 @@
 """The pages of others that we serve, under our strict policy, in a real browser."""
 
+from datetime import timedelta
+
 import pytest
 from django.contrib.auth import get_user_model
+from django.utils import timezone
 from playwright.sync_api import Page, expect
 
 from albums.models import Album, Visibility
 from albums.tests.factories import AlbumFactory, ImageFactory
+from generation.models import GenerationJob
 from generation.tests.factories import GenerationJobFactory
+from imagehub.jobs.models import JobStatus
+from imagehub.operations.tests.factories import GB, DiskSnapshotFactory
 
 pytestmark = [
     pytest.mark.browser,
@@ -149,6 +155,60 @@ def test_a_job_page_shows_its_pictures(page):
     page.locator("#id_next_run_0").wait_for()
 
 
+def test_the_cockpit_follows_what_runs_and_acts_on_it(page, settings):
+    GenerationJobFactory(status=JobStatus.QUEUED, queued_at=timezone.now())
+    page.goto("/admin/")
+    row = page.locator("#cockpit-runs tbody tr")
+    expect(row).to_have_count(0)
+
+    job = GenerationJob.objects.claim(worker="here:1")
+    expect(row).to_have_count(1)
+    GenerationJob.objects.filter(pk=job.pk).update(progress=40)
+    expect(row.locator("progress")).to_have_js_property("value", 40)
+    row.get_by_role("button", name="Cancel").click()
+    page.get_by_text("is cancelled, or about to be").wait_for()
+    expect(row).to_contain_text("Stopping")
+    job.refresh_from_db()
+    assert job.cancel_requested_at
+
+    settings.CONFIG_FILE.write_text("generate: nonsense")
+    expect(page.locator("#cockpit-problems")).to_contain_text("The configuration file is broken")
+    settings.CONFIG_FILE.write_text("rate_limits: {generate: {limit: 4711, window_seconds: 60}}")
+    page.get_by_role("button", name="Read it again").click()
+    page.get_by_text("The configuration was read again.").wait_for()
+    expect(page.locator("#cockpit-limits")).to_contain_text("4711 in 60 s")
+
+    page.fill("#cockpit-form input[name=reason]", "new disks")
+    page.get_by_role("button", name="Pause generation").click()
+    expect(page.locator("#cockpit-queues tr.paused")).to_contain_text("new disks")
+
+
+def test_the_cockpit_says_when_it_hears_nothing_more(page, context):
+    page.goto("/admin/")
+    lost = page.locator("#cockpit [data-live-lost]")
+    expect(lost).to_be_hidden()
+
+    page.route("**/admin/cockpit/", lambda route: route.abort())
+    expect(lost).to_be_visible()
+    page.unroute("**/admin/cockpit/")
+    expect(lost).to_be_hidden()
+
+
+def test_the_cockpit_rests_while_nobody_looks(page):
+    page.goto("/admin/")
+    with page.expect_response("**/admin/cockpit/"):
+        pass
+    page.evaluate("Object.defineProperty(document, 'hidden', {get: () => window.isHidden ?? true})")
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.clock.install()
+    page.clock.run_for(30_000)
+    assert asked == []
+    page.evaluate("window.isHidden = false")
+    with page.expect_response("**/admin/cockpit/"):
+        page.clock.run_for(5_000)
+
+
 def test_the_gallery_and_a_picture_alone(page, context):
     image = ImageFactory(prompt="a red heart", visibility=Visibility.PUBLIC)
 
@@ -171,3 +231,32 @@ def test_the_api_page_asks_the_api(page):
     page.get_by_role("button", name="Execute").click()
 
     page.locator(".live-responses-table .response-col_status", has_text="200").first.wait_for()
+
+
+def test_the_course_of_the_disks_is_drawn(page):
+    for place in range(40):
+        DiskSnapshotFactory(
+            ago=timedelta(hours=6 * (40 - place)),
+            used_percent=40 + place,
+            kinds={
+                "media": {
+                    "originals": 9 * GB + place * GB // 4,
+                    "thumbnails": GB + place * GB // 20,
+                    "other": 0,
+                },
+                "training": {"checkpoints": (10 + place % 8) * GB, "runs": GB, "cache": 4 * GB},
+            },
+        )
+
+    page.goto("/admin/operations/disksnapshot/")
+    page.get_by_role("link", name="Chart").click()
+
+    drawings = page.locator("svg.disks")
+    expect(drawings).to_have_count(3)
+    checkpoints = drawings.nth(2).locator("polygon").first
+    color = "el => getComputedStyle(el).fill"
+    swatch = page.locator("tr", has_text="checkpoints").locator(".swatch")
+    assert checkpoints.evaluate(color) == swatch.evaluate("el => getComputedStyle(el).backgroundColor")
+    expect(page.get_by_role("img", name="Files of media by kind: originals")).to_be_visible()
+    page.get_by_role("link", name="7 days").click()
+    page.get_by_text("7 days", exact=True).first.wait_for()

@@ -18,7 +18,12 @@ def test_the_example_lists_every_name_that_is_read():
         for path in (settings.BASE_DIR / folder).rglob("*.py")
         if "tests" not in path.parts
     ]
-    of_others = {"Q_CLUSTER_NAME", "RANK", "WORLD_SIZE"}  # Django-Q's, and those of torch's launcher
+    of_others = {
+        "Q_CLUSTER_NAME",
+        "RANK",
+        "WORLD_SIZE",
+        "NOTIFY_SOCKET",
+    }  # of Django-Q, torch's launcher, systemd
     read = {name for path in sources for name in READ.findall(path.read_text())} - of_others
     listed = set(
         re.findall(r"^#?([A-Z][A-Z0-9_]+)=", (settings.BASE_DIR / ".env.example").read_text(), re.MULTILINE)

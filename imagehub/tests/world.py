@@ -183,6 +183,8 @@ def build() -> World:
             )
         },
         "training_purge": {"waiting": Target(_purge("training", owner).pk, staff_only)},
+        "jobs_purge": {"waiting": Target(_purge("generation", owner).pk, staff_only)},
+        "trash_purge": {"waiting": Target(_purge("trash", owner).pk, staff_only)},
         "scraping_purge": {
             "waiting": Target(_purge("scraping", owner).pk, staff_only),
             "of trainings": Target(_purge("training", owner).pk, nobody),

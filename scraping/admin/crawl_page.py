@@ -9,14 +9,13 @@ from django.urls import reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import mark_safe
 
-from imagehub.jobs.run_log import tail_of_job
+from imagehub.jobs.models import JobStatus
 from scraping.admin.links import NOTHING, crawl_link, found_url, host_url, outward_list
 from scraping.models import ImageOutcome, PageOutcome, ScrapedImage, ScrapedPage, ScrapeJob
 from scraping.services import reviewing
-from scraping.services.folders import folder_of, log_of
+from scraping.services.folders import folder_of
 from scraping.services.hosts import HostReport, Standing, hosts_of
 
-LOG_LINES = 100
 MOST_HOSTS = 50
 MOST_ADDRESSES = 20
 
@@ -103,16 +102,9 @@ class CrawlPage:
             head, rows, more,
         )  # fmt: skip
 
-    @admin.display(description="Log")
-    def log(self, job: ScrapeJob) -> str:
-        """Show the end of what the crawler printed. Secrets were taken out when it was written."""
-        lines = tail_of_job(log_of(job), job.pk, lines=LOG_LINES)
-        text = "\n".join(lines) or "Nothing is kept of it."
-        return format_html('<pre class="log" id="log" data-live>{}</pre>', text)
-
     @admin.display(description="Why it ended")
     def ended(self, job: ScrapeJob) -> str:
-        said = ENDS.get(job.end_reason, job.end_reason)
+        said = why_ended(job)
         more = "There were more addresses than are even noted." if job.is_truncated else ""
         return f"{said} {more}".strip()
 
@@ -146,6 +138,12 @@ class CrawlPage:
     def location(self, job: ScrapeJob) -> str:
         root = folder_of(job).root
         return str(root) if root.exists() else f"{root} (not there)"
+
+
+def why_ended(job: ScrapeJob) -> str:
+    """Return in a sentence why a crawl ended; nothing where it has not, or failed."""
+    reason = JobStatus.CANCELLED if job.status == JobStatus.CANCELLED else job.end_reason
+    return ENDS.get(reason, reason)
 
 
 def standing_words(standing: Standing | None) -> str:

@@ -9,42 +9,32 @@ from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.db import transaction
 from django.db.models import Exists, OuterRef, QuerySet
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
-from django.urls import URLPattern, path, reverse
+from django.urls import reverse
 from django.utils.html import format_html
 
-from albums.admin.change_lists import StorableChangeList
-from albums.admin.paging import BoundedPaginator
 from imagehub import rate_limits
 from imagehub.errors import ImageHubError, Invalid
+from imagehub.jobs.admin.acts import Act, WholePageChangeList
+from imagehub.jobs.admin.jobs import JobAdmin
 from imagehub.jobs.models import JobStatus
-from imagehub.jobs.outlook import look_ahead
-from imagehub.jobs.registry import get_kind
-from scraping.admin.crawl_page import CrawlPage
+from imagehub.jobs.run_log import tail_of_job
+from scraping.admin.crawl_page import CrawlPage, why_ended
 from scraping.admin.review_pages import ReviewPages
 from scraping.admin.start_form import StartForm
 from scraping.models import ImageOutcome, ScrapedImage, ScrapeJob
 from scraping.services import crawls
+from scraping.services.folders import log_of
 from scraping.services.reviewing import unsettled
 
-KIND = "scraping"
 
-
-class CrawlChangeList(StorableChangeList):
+class CrawlChangeList(WholePageChangeList):
     """A page of crawls, each with what lies ahead of it."""
 
     def get_queryset(self, request: HttpRequest, exclude_parameters: Any = None) -> QuerySet[ScrapeJob]:
         """Leave out what crawls were asked to do: thousands of addresses may stand there."""
         return super().get_queryset(request, exclude_parameters).defer("config", "retry_of__config")
-
-    def get_results(self, request: HttpRequest) -> None:
-        """Fetch the page, and look at all of it at once."""
-        super().get_results(request)
-        self.result_list = list(self.result_list)
-        outlooks = look_ahead(get_kind(KIND), self.result_list)
-        for job in self.result_list:
-            job.outlook = outlooks[job.pk]
 
 
 class ToDoFilter(admin.SimpleListFilter):
@@ -84,54 +74,40 @@ def _again(request: HttpRequest, job: ScrapeJob) -> ScrapeJob:
     return _charged(request, lambda: crawls.retry_crawl(job, owner=cast(User, request.user)))
 
 
-Act = Callable[[HttpRequest, ScrapeJob], ScrapeJob]
-
-ACTS: dict[str, tuple[str, Act, str, frozenset[str]]] = {
-    "cancel": ("Cancel", _cancel, "“{}” is cancelled, or about to be.", frozenset(JobStatus.ACTIVE)),
-    "again": ("Crawl again", _again, "“{}” is queued once more.", frozenset(JobStatus.FINISHED)),
-}
-"""What can be done with a crawl: how the button is called, what does it, what is said then, and where it makes sense."""
-
-
 @admin.register(ScrapeJob)
-class ScrapeJobAdmin(ReviewPages, CrawlPage, admin.ModelAdmin):
+class ScrapeJobAdmin(ReviewPages, CrawlPage, JobAdmin):
     """Start crawls, watch and cancel them, and decide on what they have brought. None is deleted here."""
 
     list_display = ["name", "host", "state", "progress_bar", "fetched", "whose", "came"]
     list_filter = ["status", ToDoFilter, "needs_review", ("owner", admin.RelatedOnlyFieldListFilter)]
     list_select_related = ["owner"]
     list_per_page = 30
-    list_max_show_all = 0
-    show_full_result_count = False
-    show_facets = admin.ShowFacets.NEVER
-    paginator = BoundedPaginator
-    sortable_by = ["came"]
     search_fields = ["id", "name", "host"]
     search_help_text = "Words of the name, a host, or an id."
-    ordering = ["-created_at", "-id"]
-    actions = ["cancel", "again"]
+    acts = {
+        "cancel": Act(
+            "Cancel", _cancel, "“{}” is cancelled, or about to be.", frozenset(JobStatus.ACTIVE),
+            "Cancel selected crawls",
+        ),
+        "again": Act(
+            "Crawl again", _again, "“{}” is queued once more.", frozenset(JobStatus.FINISHED),
+            "Crawl selected ones again",
+        ),
+    }  # fmt: skip
+    purge_kind = "scraping"
+    change_list_template = "admin/scraping/scrapejob/change_list.html"
+    shown = [
+        "to_do", "figures", "ended", "hosts", "addresses", "limits", "obeyed", "earlier", "location",
+    ]  # fmt: skip
+    life = [
+        ("owner", "priority", "request_id"), ("attempt", "max_attempts"), "worker", ("created_at", "queued_at"),
+        ("started_at", "finished_at"), ("cancel_requested_at", "purged_at"), "location",
+    ]  # fmt: skip
 
     class Media:
         css = {"all": ["scraping/admin.css"]}
 
     # ---- The list ----
-
-    @admin.display(description="Status")
-    def state(self, job: ScrapeJob) -> str:
-        if job.status == JobStatus.RUNNING and job.cancel_requested_at:
-            return "Stopping"
-        reason = job.error_detail if job.is_finished else job.outlook.reason or job.message  # type: ignore[attr-defined]
-        if not reason:
-            return job.get_status_display()
-        return format_html('{}<div class="reason">{}</div>', job.get_status_display(), reason)
-
-    @admin.display(description="Progress", empty_value="")
-    def progress_bar(self, job: ScrapeJob) -> str | None:
-        if job.status != JobStatus.RUNNING and not job.progress:
-            return None
-        return format_html(
-            '<progress value="{0}" max="100" aria-label="Progress">{0}%</progress>', job.progress
-        )
 
     @admin.display(description="Has")
     def fetched(self, job: ScrapeJob) -> str:
@@ -144,54 +120,8 @@ class ScrapeJobAdmin(ReviewPages, CrawlPage, admin.ModelAdmin):
     def whose(self, job: ScrapeJob) -> str:
         return job.owner.get_username()
 
-    @admin.display(description="Since", ordering="created_at")
-    def came(self, job: ScrapeJob) -> str:
-        return f"{job.created_at:%Y-%m-%d %H:%M}"
-
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
         return CrawlChangeList
-
-    # ---- What can be done ----
-
-    @admin.action(description="Cancel selected crawls", permissions=["change"])
-    def cancel(self, request: HttpRequest, queryset: QuerySet[ScrapeJob]) -> None:
-        self._do(request, queryset, "cancel")
-
-    @admin.action(description="Crawl selected ones again", permissions=["change"])
-    def again(self, request: HttpRequest, queryset: QuerySet[ScrapeJob]) -> None:
-        self._do(request, queryset, "again")
-
-    def _do(self, request: HttpRequest, queryset: QuerySet[ScrapeJob], name: str) -> None:
-        """Act on each crawl by itself: what is refused for one is done for the others."""
-        for job in queryset.select_related("owner", "album").order_by("created_at"):
-            self._try(request, job, name, about=f"{job}: ")
-
-    def _try(self, request: HttpRequest, job: ScrapeJob, name: str, *, about: str = "") -> ScrapeJob:
-        """Act on a crawl, and say what came of it. Returns the crawl that is to be looked at then."""
-        _, act, said, _ = ACTS[name]
-        try:
-            done = act(request, job)
-        except (ImageHubError, ValidationError) as error:
-            self.message_user(request, about + _text(error), messages.WARNING)
-            return job
-        self.message_user(request, said.format(done), messages.SUCCESS)
-        return done
-
-    def get_urls(self) -> list[URLPattern]:
-        view = self.admin_site.admin_view(self.act)
-        return [path("<uuid:id>/act/", view, name="scraping_scrapejob_act"), *super().get_urls()]
-
-    def act(self, request: HttpRequest, id: Any) -> HttpResponse:  # noqa: A002 - as the path calls it
-        """Do what a button on the page of a crawl says."""
-        if not self.has_change_permission(request):
-            raise PermissionDenied
-        if request.method != "POST":
-            return HttpResponseNotAllowed(["POST"])
-        job = self.get_object(request, str(id))
-        name = request.POST.get("act", "")
-        if job is None or name not in ACTS:
-            raise Http404
-        return HttpResponseRedirect(_page_of(self._try(request, job, name)))
 
     # ---- Starting one ----
 
@@ -226,23 +156,6 @@ class ScrapeJobAdmin(ReviewPages, CrawlPage, admin.ModelAdmin):
 
     # ---- The page of one crawl ----
 
-    def changeform_view(
-        self,
-        request: HttpRequest,
-        object_id: str | None = None,
-        form_url: str = "",
-        extra_context: dict[str, Any] | None = None,
-    ) -> HttpResponse:
-        """Show a crawl, with what can be done now."""
-        job = self.get_object(request, object_id) if object_id else None
-        context: dict[str, Any] = {"may_act": self.has_change_permission(request)}
-        if job is not None:
-            context["acts"] = [
-                (name, label) for name, (label, _, _, where) in ACTS.items() if job.status in where
-            ]
-            context["reason"] = look_ahead(get_kind(KIND), [job])[job.pk].reason
-        return super().changeform_view(request, object_id, form_url, context | (extra_context or {}))
-
     def get_queryset(self, request: HttpRequest) -> QuerySet[ScrapeJob]:
         return (
             super()
@@ -251,52 +164,21 @@ class ScrapeJobAdmin(ReviewPages, CrawlPage, admin.ModelAdmin):
             .defer("retry_of__config")
         )
 
-    def get_fieldsets(self, request: HttpRequest, obj: ScrapeJob | None = None) -> Any:
-        """Say how it fares first, then what it is, and last what there is to look into."""
-        fares = ["to_do", "figures", "album", *(["ended"] if obj and obj.end_reason else [])]
+    def tail_of(self, job: ScrapeJob, *, lines: int) -> list[str]:
+        return tail_of_job(log_of(job), job.pk, lines=lines)
+
+    def fares(self, job: ScrapeJob | None) -> list[Any]:
+        return ["to_do", "figures", "album", *(["ended"] if job and why_ended(job) else [])]
+
+    def about(self, job: ScrapeJob | None) -> list[tuple[str, dict[str, Any]]]:
         what = [
             "name", "description", "addresses", "limits", "obeyed", ("visibility", "needs_review"), "album_name", "earlier",
         ]  # fmt: skip
-        life = [
-            ("owner", "priority", "request_id"), ("attempt", "max_attempts"), "worker", ("created_at", "queued_at"),
-            ("started_at", "finished_at"), ("cancel_requested_at", "purged_at"), "location",
-        ]  # fmt: skip
-        failed = ["error_code", "error_detail", "error_trace"] if obj is None or obj.error_code else []
-        return [
-            ("How it goes", {"fields": fares}),
-            *([("Why it failed", {"fields": failed})] if failed else []),
-            ("Hosts", {"fields": ["hosts"]}),
-            ("What it is", {"fields": what}),
-            ("Its life", {"fields": life}),
-            ("Log", {"fields": ["log"]}),
-        ]
+        return [("Hosts", {"fields": ["hosts"]}), ("What it is", {"fields": what})]
 
-    def get_readonly_fields(self, request: HttpRequest, obj: ScrapeJob | None = None) -> list[str]:
-        own = [
-            "to_do",
-            "figures",
-            "ended",
-            "hosts",
-            "addresses",
-            "limits",
-            "obeyed",
-            "earlier",
-            "location",
-            "log",
-        ]
-        return own + [field.name for field in self.opts.concrete_fields]
-
-    def has_delete_permission(self, request: HttpRequest, obj: ScrapeJob | None = None) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: ScrapeJob | None = None) -> bool:
-        """One may act on crawls, but what a page says of one is there to be read."""
-        return obj is None and super().has_change_permission(request)
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("scraping.add_scrapejob")  # type: ignore[union-attr]
 
 
 def _page_of(job: ScrapeJob) -> str:
     return reverse("admin:scraping_scrapejob_change", args=[job.pk])
-
-
-def _text(error: ImageHubError | ValidationError) -> str:
-    return " ".join(error.messages) if isinstance(error, ValidationError) else str(error)

@@ -4,7 +4,6 @@ import uuid
 from typing import Any, ClassVar
 
 from django.contrib import admin
-from django.contrib.admin.views.main import ChangeList
 from django.core.exceptions import PermissionDenied
 from django.db.models import Q, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
@@ -13,9 +12,8 @@ from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html, format_html_join
 
 from albums import links
-from albums.admin.change_lists import StorableChangeList
-from albums.admin.paging import BoundedPaginator
 from albums.thumbnails import smallest_size
+from imagehub.admin_lists import LongListAdmin
 from imagehub.errors import ImageHubError
 from scraping.admin.links import NOTHING, crawl_link, outward, outward_list
 from scraping.models import ImageOutcome, ScrapedImage, ScrapedPage, ScrapeJob, address_key, domain_key
@@ -71,21 +69,16 @@ class StateFilter(admin.SimpleListFilter):
         return queryset.filter(state=self.value()) if self.value() else queryset
 
 
-class FoundAdmin(admin.ModelAdmin):
+class FoundAdmin(LongListAdmin):
     """What the lists of pictures and pages have in common: they are there to be read."""
 
     list_filter = [StateFilter, ReasonFilter, JobFilter]
-    list_per_page = 50
-    list_max_show_all = 0
-    show_full_result_count = False
-    show_facets = admin.ShowFacets.NEVER
-    paginator = BoundedPaginator
     sortable_by: ClassVar[list[str]] = []
     search_fields = ["key"]  # what is searched for stands below
     search_help_text = "A whole address, or a host: those below it are found as well."
 
     class Media:
-        css = {"all": ["scraping/admin.css"]}
+        css = {"all": ["imagehub/admin_jobs.css", "scraping/admin.css"]}
 
     @admin.display(description="What became of it")
     def outcome(self, found: Any) -> str:
@@ -128,9 +121,6 @@ class FoundAdmin(admin.ModelAdmin):
     @admin.display(description="When")
     def when(self, found: Any) -> str:
         return f"{found.fetched_at:%Y-%m-%d %H:%M:%S}"
-
-    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
-        return StorableChangeList
 
     def get_queryset(self, request: HttpRequest) -> QuerySet:
         """Leave out what their crawls were asked to do: thousands of addresses may stand there."""

@@ -5,15 +5,13 @@ from datetime import UTC, datetime
 from typing import Any, ClassVar
 
 from django.contrib import admin, messages
-from django.contrib.admin.views.main import ChangeList
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.template.defaultfilters import filesizeformat
 from django.utils import timezone
 from django.utils.html import format_html
 
-from albums.admin.change_lists import StorableChangeList
-from albums.admin.paging import BoundedPaginator
+from imagehub.admin_lists import LongListAdmin
 from imagehub.errors import ImageHubError
 from scraping.admin.crawl_page import seconds, standing_words
 from scraping.admin.links import NOTHING
@@ -40,21 +38,13 @@ class StandingFilter(admin.SimpleListFilter):
         return queryset
 
 
-class ReadOnlyAdmin(admin.ModelAdmin):
+class ReadOnlyAdmin(LongListAdmin):
     """Rows that crawls write."""
 
-    list_per_page = 50
-    list_max_show_all = 0
-    show_full_result_count = False
-    show_facets = admin.ShowFacets.NEVER
-    paginator = BoundedPaginator
     sortable_by: ClassVar[list[str]] = []
 
     class Media:
-        css = {"all": ["scraping/admin.css"]}
-
-    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
-        return StorableChangeList
+        css = {"all": ["imagehub/admin_jobs.css", "scraping/admin.css"]}
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
         return self.get_fields(request, obj)  # type: ignore[return-value]

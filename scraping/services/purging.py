@@ -1,11 +1,10 @@
 """Clearing out what is left of crawls that ended some time ago: their files, and addresses that came to nothing."""
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from django.db import transaction
 from django.db.models import F, Q, QuerySet
@@ -14,20 +13,16 @@ from django.db.models.functions import Now
 from imagehub import roots
 from imagehub.jobs.models import JobStatus
 from imagehub.operations import purges
-from imagehub.operations.folders import bytes_below, delete_folder, lies_in
+from imagehub.operations.folders import DOOMED, bytes_below, delete_folder, lies_in, without_rows
+from imagehub.operations.walking import delete_in_pieces, older_than
 from scraping.models import ImageOutcome, ScrapedImage, ScrapedPage, ScrapeJob
 from scraping.services.folders import folder_of, thumbnails_of
-
-logger = logging.getLogger(__name__)
 
 PURGE = "scraping"
 """The name of this kind of purge."""
 
 EXPIRED = "review_expired"
 """The reason on pictures that nobody has decided about in time."""
-
-BATCH = 1000
-"""Rows that are deleted by one statement."""
 
 
 @dataclass(kw_only=True)
@@ -40,6 +35,8 @@ class Freed(purges.Freed):
     pages: int = 0
     expired: int = 0
     """Of the items, those that waited for a decision."""
+    strays: int = 0
+    """Folders of crawls that have no row."""
     kept: int = 0
     """Crawls of which approved pictures are still to be taken in. The next purge looks again."""
 
@@ -57,7 +54,12 @@ def register() -> None:
             setting="scraping.retention_days",
             clock="purges.scraping_at",
             perform=purge_crawls,
-            counts={"crawls": "crawls", "items": "addresses of pictures", "pages": "addresses of pages"},
+            counts={
+                "crawls": "crawls",
+                "items": "addresses of pictures",
+                "pages": "addresses of pages",
+                "strays": "folders without a crawl",
+            },
         )
     )
 
@@ -72,17 +74,17 @@ def purge_crawls(
     """Delete the folders of crawls that ended before, and the rows of addresses that have led to no image.
 
     What is left: crawls that have not ended, the rows of all crawls, and the addresses that have an image, with those of pages
-    that have led to where it stands: they tell where it is from, and a takedown looks for them. Pictures that wait for a decision are not wanted any more. Nothing outside the
-    scraping root is touched, wherever links lead. What cannot be deleted is left to the next purge, and the other crawls get
-    their turn.
+    that have led to where it stands: they tell where it is from, and a takedown looks for them. Pictures that wait for a
+    decision are not wanted any more. Folders of crawls without a row go as well, unless there is a limit to the crawls. Nothing
+    outside the scraping root is touched, wherever links lead. What cannot be deleted is left to the next purge, and the other
+    crawls get their turn.
     """
     freed = Freed()
-    ended = ScrapeJob.objects.filter(status__in=JobStatus.FINISHED, finished_at__lt=cutoff, purged_at=None)
-    # Their keys only, at once: a cursor would have to stay open over all the writing.
-    for pk in list(ended.order_by("finished_at", "pk").values_list("pk", flat=True)):
+    ended = ScrapeJob.objects.filter(purged_at=None)
+    for pk in chain.from_iterable(older_than(ended, cutoff, by="finished_at")):
         if limit is not None and freed.crawls >= limit:
-            break
-        job = ended.filter(pk=pk).first()
+            return freed
+        job = ended.filter(pk=pk, status__in=JobStatus.FINISHED).first()
         if job is None:  # somebody else was faster
             continue
         try:
@@ -91,13 +93,30 @@ def purge_crawls(
             else:
                 _purge(job, freed, on_progress)
         except _Refused:
-            logger.error("What lies in the place of the folder of crawl %s is left alone", pk)
-            freed.failed += 1
+            freed.fail(f"crawl {pk}", "what lies in the place of its folder is left alone")
         except OSError as error:  # its text would name the path
-            logger.error("The files of crawl %s cannot be deleted: %s", pk, error.strerror)
-            freed.failed += 1
+            freed.fail(f"crawl {pk}", error.strerror)
         on_progress()
+    if limit is None:
+        _purge_strays(cutoff, freed, is_dry_run=is_dry_run)
     return freed
+
+
+def _purge_strays(cutoff: datetime, freed: Freed, *, is_dry_run: bool) -> None:
+    """Delete folders that are named like those of crawls, and belong to none: a restored database may be older than the disk."""
+    for place in (folder_of(ScrapeJob()).root, thumbnails_of(ScrapeJob())):
+        if not lies_in(place.parent, roots.scraping_root()):
+            continue
+        for folder in without_rows(place.parent, ScrapeJob.objects.all(), cutoff=cutoff):
+            size = bytes_below(folder)
+            try:
+                if not is_dry_run:
+                    delete_folder(folder)
+            except OSError as error:
+                freed.fail(f"the folder {folder.name}, which has no crawl", error.strerror)
+                continue
+            freed.strays += 1
+            freed.bytes += size
 
 
 def _rehearse(job: ScrapeJob, freed: Freed) -> None:
@@ -127,8 +146,8 @@ def _purge(job: ScrapeJob, freed: Freed, on_progress: Callable[[], None]) -> Non
         delete_folder(folder)
     freed.bytes += size
     on_progress()
-    freed.items += _delete(_unused(job), on_progress)
-    freed.pages += _delete(_pages(job), on_progress)
+    freed.items += delete_in_pieces(_unused(job), by="position", on_progress=on_progress)
+    freed.pages += delete_in_pieces(_pages(job), on_progress=on_progress)
     ended = ScrapeJob.objects.filter(pk=job.pk, status__in=JobStatus.FINISHED, purged_at=None)
     freed.crawls += ended.update(purged_at=Now())
 
@@ -153,7 +172,7 @@ def _set_aside(job: ScrapeJob, doomed: Path) -> int | None:
 def _doomed(job: ScrapeJob) -> Path:
     """Return where the folder of a crawl waits to be deleted: always the same place, so that the next purge finds it there."""
     folder = folder_of(job).root
-    return folder.with_name(f".doomed-{folder.name}")
+    return folder.with_name(f"{DOOMED}{folder.name}")
 
 
 def _vetted(path: Path) -> Path:
@@ -188,12 +207,3 @@ def _pages(job: ScrapeJob) -> QuerySet[ScrapedPage]:
     shown = ScrapedImage.objects.filter(job=job, image__isnull=False).exclude(page_url="")
     ways = ~Q(final_url=F("url")) & Q(final_url__in=shown.values("page_url"))
     return ScrapedPage.objects.filter(job=job).exclude(ways)
-
-
-def _delete(rows: QuerySet[Any], on_progress: Callable[[], None]) -> int:
-    """Delete rows, some at a time; return how many. Without signals, for which each would be read: nothing hangs on them."""
-    deleted = 0
-    while keys := list(rows.order_by("pk").values_list("pk", flat=True)[:BATCH]):
-        deleted += rows.filter(pk__in=keys)._raw_delete(using=rows.db)
-        on_progress()
-    return deleted

@@ -12,7 +12,7 @@ from django.utils import timezone
 from albums.tests.factories import ImageFactory
 from imagehub import roots
 from imagehub.jobs.models import JobStatus
-from imagehub.operations import purges
+from imagehub.operations import purges, walking
 from scraping.models import ScrapedImage, ScrapedPage, ScrapeJob
 from scraping.services import purging
 from scraping.services.folders import folder_of, log_of, thumbnails_of
@@ -64,6 +64,8 @@ def test_deletes_files_and_addresses_that_led_nowhere_and_keeps_where_images_are
         "kept": 0,
         "bytes": 1024,
         "failed": 0,
+        "errors": [],
+        "strays": 0,
     }
     assert set(ScrapedImage.objects.all()) == {kept, there}
     assert [page.job for page in ScrapedPage.objects.all()] == [neighbour]
@@ -304,7 +306,7 @@ class TestAPurgeThatBreaksOff:
             done = purges.purge_now("scraping", older_than_days=30)
 
         assert (done.state, done.result["crawls"], done.result["failed"]) == ("failed", 1, 1)
-        assert done.result["problem"] == "Files of 1 crawls could not be deleted"
+        assert done.result["problem"] == "Of 1 crawls not all could be deleted"
         assert (is_purged(stubborn), is_purged(other)) == (False, True)
 
         again = purges.purge_now("scraping", older_than_days=30)
@@ -331,7 +333,7 @@ class TestAPurgeThatBreaksOff:
 
 
 def test_rows_are_deleted_some_at_a_time(monkeypatch):
-    monkeypatch.setattr(purging, "BATCH", 2)
+    monkeypatch.setattr(walking, "BATCH", 2)
     job = crawl(has_folder=False)
     for number in range(5):
         ScrapedImageFactory(job=job, position=number, state="filtered")

@@ -6,6 +6,8 @@ from typing import Any
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
+from imagehub.drawings import as_attribute, extent, placed
+
 WIDTH, HEIGHT = 120, 28
 CHART_WIDTH, CHART_HEIGHT, MARGIN = 720, 240, 34
 SIGNIFICANT = 4
@@ -15,11 +17,11 @@ def sparkline(values: Sequence[float]) -> SafeString | str:
     """Return the course of a loss, small enough for a cell of a list; nothing where there is no course yet."""
     if len(values) < 2:
         return ""
-    place = _placed(list(enumerate(values)), (0.0, float(len(values) - 1)), _range(values), WIDTH, HEIGHT, 2)
+    place = placed(list(enumerate(values)), (0.0, float(len(values) - 1)), extent(values), WIDTH, HEIGHT, 2)
     return format_html(
         '<svg class="sparkline" viewBox="0 0 {} {}" width="{}" height="{}" role="img" aria-label="{}">'
         '<polyline points="{}"/></svg>',
-        WIDTH, HEIGHT, WIDTH, HEIGHT, f"Loss from {short(values[0])} to {short(values[-1])}", _points(place),
+        WIDTH, HEIGHT, WIDTH, HEIGHT, f"Loss from {short(values[0])} to {short(values[-1])}", as_attribute(place),
     )  # fmt: skip
 
 
@@ -37,11 +39,11 @@ def chart(
     losses += [point["loss"] for point in validation]
     if not losses:
         return ""
-    across, up = (0.0, float(max(total, 1))), _range(losses)
+    across, up = (0.0, float(max(total, 1))), extent(losses)
 
     def place(points: Sequence[Mapping[str, Any]], name: str = "loss") -> list[tuple[float, float]]:
         pairs = [(point["step"], point[name]) for point in points]
-        return _placed(pairs, across, up, CHART_WIDTH, CHART_HEIGHT, MARGIN)
+        return placed(pairs, across, up, CHART_WIDTH, CHART_HEIGHT, MARGIN)
 
     spread = place(train, "loss_max") + place(train, "loss_min")[::-1]
     dots = format_html_join(
@@ -67,34 +69,10 @@ def chart(
         '<rect x="{}" y="{}" width="{}" height="{}"/><polygon points="{}"/><polyline class="train" points="{}"/>'
         '<polyline class="validation" points="{}"/>{}{}</svg>',
         CHART_WIDTH, CHART_HEIGHT, MARGIN, MARGIN, CHART_WIDTH - 2 * MARGIN, CHART_HEIGHT - 2 * MARGIN,
-        _points(spread), _points(place(train)), _points(place(validation)), dots, labels,
+        as_attribute(spread), as_attribute(place(train)), as_attribute(place(validation)), dots, labels,
     )  # fmt: skip
 
 
 def short(value: float) -> str:
     """Return a number with as many digits as say something."""
     return f"{value:.{SIGNIFICANT}g}"
-
-
-def _range(values: Sequence[float]) -> tuple[float, float]:
-    low, high = min(values), max(values)
-    return (low, high) if high > low else (low, low + 1)
-
-
-def _placed(
-    points: Sequence[tuple[float, float]],
-    across: tuple[float, float],
-    up: tuple[float, float],
-    width: int,
-    height: int,
-    margin: int,
-) -> list[tuple[float, float]]:
-    """Return where points lie in a drawing: x to the right, and y down, as SVG has it."""
-    sides = (width - 2 * margin) / (across[1] - across[0]), (height - 2 * margin) / (up[1] - up[0])
-    return [
-        (margin + (x - across[0]) * sides[0], height - margin - (y - up[0]) * sides[1]) for x, y in points
-    ]
-
-
-def _points(places: Sequence[tuple[float, float]]) -> str:
-    return " ".join(f"{x:.1f},{y:.1f}" for x, y in places)

@@ -12,14 +12,13 @@ from django.utils.html import format_html, format_html_join
 from imagehub.jobs.models import JobStatus
 from training.admin.drawings import chart
 from training.models import MetricPoint, Sample, TrainingRun
-from training.services import metrics, run_logs
+from training.services import metrics
 from training.services.disk import disk_of
 from training.services.preflight import preflight_of_run
 
 NOTHING = "\N{EN DASH}"
 
 CHART_POINTS = 120
-LOG_LINES = 100
 MOST_SAMPLES = 60
 PREFLIGHT_SECONDS = 60
 """So long one is good: an open page asks for itself every few seconds."""
@@ -83,14 +82,6 @@ class RunPage:
         said, findings = cache.get_or_set(f"preflight:{run.pk}", lambda: _looked_at(run), PREFLIGHT_SECONDS)
         listed = format_html_join("", '<li class="{}">{} ({})</li>', findings)
         return format_html('<p>{}</p><ul class="findings">{}</ul>', said, listed)
-
-    @admin.display(description="Log", empty_value="Nothing is kept of it.")
-    def log(self, run: TrainingRun) -> str | None:
-        """Show the end of what its program printed. Secrets and prompts were taken out when it was written."""
-        lines = run_logs.tail(run, lines=LOG_LINES)
-        return (
-            format_html('<pre class="log" id="log" data-live>{}</pre>', "\n".join(lines)) if lines else None
-        )
 
     @admin.display(description="Disk", empty_value="Nothing.")
     def disk(self, run: TrainingRun) -> str:

@@ -289,9 +289,16 @@ class TrainingPurgeResultSerializer(PurgeResultSerializer):
     runs = serializers.IntegerField(required=False, help_text="Of which nothing is left but the row.")
     checkpoints = serializers.IntegerField(required=False)
     cached_files = serializers.IntegerField(required=False)
-    kept = serializers.ListField(
-        child=serializers.DictField(), required=False, help_text="Runs of which checkpoints are kept."
+    labeled = serializers.IntegerField(
+        required=False, help_text="Images of which it is forgotten what became of them in labeling jobs."
     )
+    strays = serializers.IntegerField(required=False, help_text="Folders that belonged to no run.")
+    kept = serializers.ListField(
+        child=serializers.DictField(),
+        required=False,
+        help_text="Runs of which checkpoints are kept, the first hundred.",
+    )
+    runs_kept = serializers.IntegerField(required=False, help_text="How many these are.")
 
 
 class TrainingPurgeSerializer(PurgeSerializer):

@@ -15,6 +15,7 @@ from imagehub import roots, storage
 from imagehub.accounts import audit
 from imagehub.errors import Conflict, Invalid, NotReady
 from imagehub.in_use import InUse, in_use
+from imagehub.room import lack_of_room
 from training.models import Adapter, TrainingRun
 from training.services.places import IMPORTED, place_of
 from training.weights import AdapterFacts, WeightsRefused, read_header, recognise_adapter
@@ -272,6 +273,8 @@ def _change(adapter: Adapter, changes: dict[str, Any]) -> Adapter:
 
 def _place(file: Path, target: Path) -> None:
     """Give a file its place: nothing or all of it is there, whatever dies in between."""
+    if problem := lack_of_room(["models"], size_bytes=file.stat().st_size):
+        raise storage.StorageFull(problem)
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.parent / f".{uuid.uuid4().hex}.part"
     with storage.naming_a_full_disk():

@@ -2,14 +2,13 @@
 
 import importlib.util
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime
 
 from django.contrib.auth.models import User
 from django.db import transaction
 from django.db.models import Count, Exists, OuterRef
-from django.utils import timezone
 
 from albums.batches import in_batches
 from albums.models import Image
@@ -19,8 +18,8 @@ from imagehub.config import get_config
 from imagehub.config_schema import LabelingConfig
 from imagehub.errors import Conflict, NotReady
 from imagehub.jobs.clusters import Cluster
-from imagehub.jobs.models import JobStatus
 from imagehub.jobs.queue import ring
+from imagehub.operations.walking import delete_in_pieces, older_than
 from training.labeler.findings import NUDENET, STARTER
 from training.models import LabelingItem, LabelingJob
 from training.pipelines.references import HUB_ID
@@ -172,18 +171,18 @@ def counts_of(jobs: Sequence[LabelingJob]) -> dict[uuid.UUID, dict[str, int]]:
     return counts
 
 
-def forget_items(*, older_than: timedelta) -> int:
-    """Delete what became of each image in jobs that ended so long ago; return of how many jobs. The jobs stay."""
-    cutoff = timezone.now() - older_than
-    ended = LabelingJob.objects.filter(status__in=JobStatus.FINISHED, finished_at__lt=cutoff)
-    jobs = list(
-        ended.filter(Exists(LabelingItem.objects.filter(job=OuterRef("pk")))).values_list("pk", flat=True)
-    )
-    for job in jobs:
-        # Without signals, for which each row would be read: nothing hangs on these.
-        items = LabelingItem.objects.filter(job=job)
-        items._raw_delete(using=items.db)
-    return len(jobs)
+def forget_items(*, cutoff: datetime, is_dry_run: bool, on_progress: Callable[[], None]) -> int:
+    """Delete what became of each image in jobs that ended before; return of how many images. The jobs stay."""
+    forgotten = 0
+    told = LabelingJob.objects.filter(Exists(LabelingItem.objects.filter(job=OuterRef("pk"))))
+    for jobs in older_than(told, cutoff, by="finished_at"):
+        for job in jobs:
+            items = LabelingItem.objects.filter(job=job)
+            if is_dry_run:
+                forgotten += items.count()
+            else:
+                forgotten += delete_in_pieces(items, by="position", on_progress=on_progress)
+    return forgotten
 
 
 SETTINGS: dict[Task, str] = {Task.CAPTION: "captioner", Task.TAG: "tagger", Task.NSFW: "nsfw"}

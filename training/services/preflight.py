@@ -5,7 +5,6 @@ nobody has looked at yet is looked at in the background: a later report knows it
 """
 
 import math
-import shutil
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,7 +17,7 @@ from albums.batches import in_batches
 from albums.models import Album
 from albums.services import looks_of
 from albums.similarity import near_duplicates
-from imagehub import roots
+from imagehub import room, roots
 from imagehub.config import get_config
 from training.datasets.buckets import Box, Size, batches_in, crop_box, cropped_share, histogram
 from training.datasets.captions import MOST_TOKENS, is_too_long, names, token_counter
@@ -207,19 +206,11 @@ def _about_space(estimate: Estimate | None) -> Iterator[Finding]:
 
 
 def lack_of_space(needed_bytes: int) -> str | None:
-    """Return why a run that takes so much of the disk does not fit, or None where it does, or nobody here can tell."""
-    free = _free_bytes()
-    left = None if free is None else free - get_config().storage.minimum_free_bytes
-    if left is None or needed_bytes <= left:
+    """Return why a run that takes so much of the disk does not fit, or None where it does."""
+    left = room.free_bytes(roots.training_root()) - get_config().storage.minimum_free_bytes
+    if needed_bytes <= left:
         return None
     return f"It would take {filesizeformat(needed_bytes)} of the disk, and {filesizeformat(max(left, 0))} may be used."
-
-
-def _free_bytes() -> int | None:
-    """Return what is free where runs are kept; None where that is on other machines only."""
-    root = roots.training_root()
-    there = next((folder for folder in (root, *root.parents) if folder.is_dir()), None)
-    return shutil.disk_usage(there).free if there is not None else None
 
 
 def _blockers(usable: Sequence[Candidate], looks: dict[uuid.UUID, ImageInspection]) -> Iterator[Finding]:

@@ -1,6 +1,5 @@
 """Clearing out the files of runs that ended some time ago."""
 
-import logging
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,15 +14,18 @@ from django.db.models.functions import Now
 from imagehub import roots
 from imagehub.jobs.models import JobStatus
 from imagehub.operations import purges
-from imagehub.operations.folders import bytes_below, delete_folder, lies_in
+from imagehub.operations.folders import DOOMED, bytes_below, delete_folder, lies_in, without_rows
+from imagehub.operations.walking import older_than
 from training.models import Checkpoint, Sample, TrainingRun
+from training.services.labeling import forget_items
 from training.services.run_folders import cache_root, folder_of
 from training.trainer.checkpoint_files import folder_name, steps_in
 
-logger = logging.getLogger(__name__)
-
 PURGE = "training"
 """The name of this kind of purge."""
+
+MOST_KEPT = 100
+"""Of so many runs a record tells the checkpoints that are kept."""
 
 
 @dataclass(kw_only=True)
@@ -34,8 +36,14 @@ class Freed(purges.Freed):
     """Of which nothing is left but the row."""
     checkpoints: int = 0
     cached_files: int = 0
+    labeled: int = 0
+    """Images of which it is forgotten what became of them in labeling jobs."""
+    strays: int = 0
+    """Folders of runs that have no row."""
     kept: list[dict[str, Any]] = field(default_factory=list)
-    """Runs of which something is deleted and checkpoints are kept, with the steps."""
+    """Runs of which something is deleted and checkpoints are kept, with the steps; of so many of them as are told."""
+    runs_kept: int = 0
+    """How many these are."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +65,13 @@ def register() -> None:
             setting="training.retention_days",
             clock="purges.training_at",
             perform=purge_artifacts,
-            counts={"runs": "runs", "checkpoints": "checkpoints", "cached_files": "cached files"},
+            counts={
+                "runs": "runs",
+                "checkpoints": "checkpoints",
+                "cached_files": "cached files",
+                "labeled": "items of labeling jobs",
+                "strays": "folders without a run",
+            },
         )
     )
 
@@ -72,31 +86,51 @@ def purge_artifacts(
     """Delete the pictures, checkpoints, samples and logs of runs that ended before, and what nobody has used of the cache since.
 
     What is left: runs that have not ended, checkpoints that are pinned, the best of their run, or about to become an
-    adapter, with what it takes to make one of them; and adapters, which lie elsewhere. Nothing outside the training root is
-    touched, wherever links lead. What cannot be deleted is left to the next purge, and the other runs get their turn. With a
-    limit to the runs of which something is deleted, the cache stays.
+    adapter, with what it takes to make one of them; the curves; and adapters, which lie elsewhere. Nothing outside the training
+    root is touched, wherever links lead. What cannot be deleted is left to the next purge, and the other runs get their turn.
+
+    Of labeling jobs that ended before it is forgotten what became of each image. Folders of runs without a row go as well. With a
+    limit to the runs of which something is deleted, only these.
     """
     freed = Freed()
-    ended = TrainingRun.objects.filter(status__in=JobStatus.FINISHED, finished_at__lt=cutoff, purged_at=None)
-    for run in ended.order_by("finished_at", "pk").iterator():
-        if limit is not None and freed.runs + len(freed.kept) >= limit:
-            break
-        try:
-            _purge_run(run, freed, is_dry_run=is_dry_run)
-        except OSError as error:  # its text would name the path
-            logger.error("The files of run %s cannot be deleted: %s", run.pk, error.strerror)
-            freed.failed += 1
-        on_progress()
+    for keys in older_than(TrainingRun.objects.filter(purged_at=None), cutoff, by="finished_at"):
+        runs = TrainingRun.objects.in_bulk(keys)
+        for run in filter(None, map(runs.get, keys)):
+            if limit is not None and freed.runs + freed.runs_kept >= limit:
+                return freed
+            try:
+                _purge_run(run, freed, is_dry_run=is_dry_run)
+            except OSError as error:  # its text would name the path
+                freed.fail(f"run {run.pk}", error.strerror)
+            on_progress()
     if limit is None:
+        freed.labeled = forget_items(cutoff=cutoff, is_dry_run=is_dry_run, on_progress=on_progress)
+        _purge_strays(cutoff, freed, is_dry_run=is_dry_run)
         _purge_cache(cutoff, freed, is_dry_run=is_dry_run)
     return freed
+
+
+def _purge_strays(cutoff: datetime, freed: Freed, *, is_dry_run: bool) -> None:
+    """Delete folders that are named like those of runs, and belong to none: a restored database may be older than the disk."""
+    parent = folder_of(TrainingRun()).root.parent
+    if not lies_in(parent, roots.training_root()):
+        return
+    for folder in without_rows(parent, TrainingRun.objects.all(), cutoff=cutoff):
+        size = bytes_below(folder)
+        try:
+            if not is_dry_run:
+                delete_folder(folder)
+        except OSError as error:
+            freed.fail(f"the folder {folder.name}, which has no run", error.strerror)
+            continue
+        freed.strays += 1
+        freed.bytes += size
 
 
 def _purge_run(run: TrainingRun, freed: Freed, *, is_dry_run: bool) -> None:
     root = folder_of(run).root
     if not lies_in(root, roots.training_root()):
-        logger.error("The folder of run %s does not lie in the training root, and is left alone", run.pk)
-        freed.failed += 1
+        freed.fail(f"run {run.pk}", "its folder does not lie in the training root, and is left alone")
         return
     doomed = _look(run, root) if is_dry_run else _set_aside(run, root)
     if doomed is None:
@@ -114,7 +148,9 @@ def _purge_run(run: TrainingRun, freed: Freed, *, is_dry_run: bool) -> None:
     freed.checkpoints += doomed.checkpoints
     freed.runs += not doomed.kept
     if doomed.kept and doomed.paths:
-        freed.kept.append({"run": str(run.pk), "steps": sorted(doomed.kept)})
+        freed.runs_kept += 1
+        if len(freed.kept) < MOST_KEPT:
+            freed.kept.append({"run": str(run.pk), "steps": sorted(doomed.kept)})
 
 
 def _look(run: TrainingRun, root: Path) -> Doomed:
@@ -144,7 +180,7 @@ def _set_aside(run: TrainingRun, root: Path) -> Doomed | None:
         Sample.objects.filter(run=run).delete()
         if not doomed.paths:
             return doomed
-        aside = root / f".doomed-{uuid.uuid4().hex}"
+        aside = root / f"{DOOMED}{uuid.uuid4().hex}"
         aside.mkdir()
         for number, path in enumerate(doomed.paths):
             path.rename(aside / str(number))

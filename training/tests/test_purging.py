@@ -46,7 +46,7 @@ class TestAPurgeThatBreaksOff:
             purge = purges.purge_now("training", older_than_days=30)
 
         assert (purge.state, purge.result["runs"], purge.result["failed"]) == ("failed", 1, 1)
-        assert purge.result["problem"] == "Files of 1 runs could not be deleted"
+        assert purge.result["problem"] == "Of 1 runs not all could be deleted"
         first.refresh_from_db()
         assert (first.purged_at, folder_of(first).root.exists()) == (None, True)
         assert not folder_of(second).root.exists()

@@ -91,7 +91,7 @@ def test_the_list_shows_how_runs_go(staff, django_assert_max_num_queries):
     )
     TrainingRunFactory.create_batch(3)
 
-    with django_assert_max_num_queries(16):
+    with django_assert_max_num_queries(18):
         html = staff.get(LIST).content.decode()
 
     assert "60 / 100" in html

@@ -36,6 +36,7 @@ def quiet_client():
         ("not-ready", 422, "not_ready", "This is not possible now"),
         ("other", 400, "invalid", "The request cannot be carried out"),
         ("integrity", 409, "conflict", "Conflict"),
+        ("database-away", 503, "database_unavailable", "Service Unavailable"),
         ("model-validation", 400, "invalid", "Bad Request"),
         ("404", 404, "not_found", "Not Found"),
         ("404-drf", 404, "not_found", "Not Found"),
@@ -125,6 +126,13 @@ class TestHeaders:
         assert response["Retry-After"] == "12"
         assert response.json()["retry_after"] == 12
 
+    @pytest.mark.parametrize("path", ["/api/failures", "/api/raw-failures", "/pages"])
+    def test_say_when_the_database_may_be_back(self, quiet_client, path):
+        response = quiet_client.get(f"{path}/database-away")
+
+        assert (response.status_code, response["Retry-After"]) == (503, "5")
+        assert "secret" not in response.text
+
     def test_challenge_who_is_not_signed_in(self, client):
         response = client.post("/api/body")
 
@@ -208,6 +216,7 @@ class TestHandlers:
         ("kind", "status", "code"),
         [
             ("bug", 500, "server_error"),
+            ("database-away", 503, "database_unavailable"),
             ("404", 404, "not_found"),
             ("403", 403, "permission_denied"),
             ("suspicious", 400, "bad_request"),
@@ -221,6 +230,7 @@ class TestHandlers:
         ("path", "status"),
         [
             ("/pages/bug", 500),
+            ("/pages/database-away", 503),
             ("/pages/404", 404),
             ("/pages/403", 403),
             ("/pages/suspicious", 400),

@@ -5,7 +5,7 @@ from typing import Any
 import django_filters
 from django.contrib import admin
 from django.core.exceptions import PermissionDenied, RequestDataTooBig, SuspiciousOperation, ValidationError
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, OperationalError, transaction
 from django.http import Http404, HttpRequest, HttpResponse, UnreadablePostError
 from django.urls import include, path
 from drf_spectacular.utils import extend_schema
@@ -45,6 +45,7 @@ FAILURES: dict[str, Exception] = {
     "not-ready": NotReady("No worker is alive."),
     "other": ImageHubError("It cannot be done."),
     "integrity": IntegrityError("UNIQUE constraint failed: secret_table.secret_column"),
+    "database-away": OperationalError("connection to secret.host failed"),
     "model-validation": ValidationError({"name": ValidationError("Too short.", code="min_length")}),
     "404": Http404("No SecretModel matches the given query."),
     "404-drf": exceptions.NotFound("The secret row 17 is private."),

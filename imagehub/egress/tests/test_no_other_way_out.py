@@ -70,6 +70,7 @@ ALLOWED = {
     "scraping/crawler": "crawls, under the settings of the guard",
     "imagehub/storage/bucket.py": "the bucket that the operator configures",
     "imagehub/accounts/google.py": "the sign-in provider that the operator configures",
+    "imagehub/operations/notify.py": "the mail server that the operator configures",
     "imagehub/error_reports.py": "the Sentry server that the operator configures",
     "generation/demo.py": "our own server, on loopback",
     "training/pipelines/loading.py": "the model hub that the operator configures",

@@ -53,6 +53,13 @@ def group(pid: int) -> list[int]:
     return [int(row[0]) for row in rows if int(row[1]) == pid and not row[2].startswith("Z")]
 
 
+def called(word: str, session: int) -> list[int]:
+    """Return the processes of a session whose title ends with a word."""
+    titles = subprocess.run(["ps", "-e", "-o", "pid=,sid=,args="], capture_output=True, text=True, check=True)
+    rows = [line.rstrip() for line in titles.stdout.splitlines()]
+    return [int(row.split()[0]) for row in rows if int(row.split()[1]) == session and row.endswith(word)]
+
+
 @contextmanager
 def started(argv: list[str], env: dict[str, str]) -> Iterator[subprocess.Popen]:
     """Run a program in a session of its own, and leave nothing of it behind."""
@@ -139,6 +146,17 @@ def test_killing_the_main_process_leaves_no_orphans(process_env):
         wait_for(lambda: not group(process.pid), seconds=10, what="its processes end")
 
 
+@pytest.mark.once
+def test_a_cluster_whose_monitor_was_killed_ends_and_does_not_go_on_without_acknowledging(process_env):
+    with cluster(process_env) as process:
+        wait_for(lambda: called("monitor", process.pid), seconds=30, what="its monitor is there")
+
+        os.kill(called("monitor", process.pid)[0], signal.SIGKILL)
+
+        assert process.wait(timeout=60) != 0
+        wait_for(lambda: not group(process.pid), seconds=10, what="its processes end")
+
+
 def test_a_job_that_kills_its_worker_fails_and_the_next_one_runs(process_env):
     owner = UserFactory()
     poison = ErrandFactory(owner=owner, behaviour="kills_worker", max_attempts=1)
@@ -154,13 +172,6 @@ def test_a_job_that_kills_its_worker_fails_and_the_next_one_runs(process_env):
     assert good.status == JobStatus.COMPLETED
 
 
-def idle_workers(session: int) -> list[int]:
-    """Return the processes of a session that say of themselves that they are workers without work."""
-    titles = subprocess.run(["ps", "-e", "-o", "pid=,sid=,args="], capture_output=True, text=True, check=True)
-    rows = [line.rstrip() for line in titles.stdout.splitlines()]
-    return [int(row.split()[0]) for row in rows if int(row.split()[1]) == session and row.endswith("idle")]
-
-
 def test_a_cluster_whose_idle_worker_was_killed_is_started_anew(process_env):
     """The killed worker held the lock of Django-Q's queue: the cluster looks alive and takes nothing."""
     env = process_env | {"DJANGO_SETTINGS_MODULE": "imagehub.settings"}
@@ -172,9 +183,9 @@ def test_a_cluster_whose_idle_worker_was_killed_is_started_anew(process_env):
             seconds=30,
             what="it works",
         )
-        wait_for(lambda: idle_workers(first.pid), seconds=30, what="its worker is idle again")
+        wait_for(lambda: called("idle", first.pid), seconds=30, what="its worker is idle again")
 
-        os.kill(idle_workers(first.pid)[0], signal.SIGKILL)
+        os.kill(called("idle", first.pid)[0], signal.SIGKILL)
         errand = ErrandFactory()
         ring(Cluster.SCRAPING)
 

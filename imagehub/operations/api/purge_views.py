@@ -21,13 +21,19 @@ STATES, ORIGINS = Purge.State.choices, Purge.Origin.choices
 
 
 class PurgeRequestSerializer(StrictSerializer):
-    """Which files to delete."""
+    """What to delete."""
 
     older_than_days = StrictIntegerField(
         required=False,
         min_value=0,
         max_value=purges.MOST_DAYS,
         help_text="Of what ended so long ago. Default: what is configured; needed where that is never.",
+    )
+    limit = StrictIntegerField(
+        required=False,
+        min_value=1,
+        max_value=purges.GREATEST_LIMIT,
+        help_text="Of so many at most, the oldest first. Default: all.",
     )
     dry_run = StrictBooleanField(default=False, help_text="Only say what would be deleted.")
 
@@ -38,6 +44,9 @@ class PurgeResultSerializer(serializers.Serializer):
     bytes = serializers.IntegerField(required=False)
     failed = serializers.IntegerField(
         required=False, help_text="Of which not all could be deleted. The next purge tries again."
+    )
+    errors = serializers.ListField(
+        child=serializers.CharField(), required=False, help_text="What was in the way, of the first of these."
     )
     problem = serializers.CharField(required=False)
 
@@ -77,6 +86,7 @@ class PurgeView(APIView):
             self.kind,
             user=cast(User, request.user),
             older_than_days=body.validated_data.get("older_than_days"),
+            limit=body.validated_data.get("limit"),
             is_dry_run=body.validated_data["dry_run"],
         )
         return Response(

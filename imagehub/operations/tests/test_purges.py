@@ -2,13 +2,15 @@
 
 import importlib
 import json
-from datetime import timedelta
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, date, datetime, timedelta
 from io import StringIO
 
 import pytest
 from django.apps import apps
 from django.core.management import CommandError, call_command
-from django.db import OperationalError, connection
+from django.db import OperationalError, connection, connections
 from django.db.migrations.executor import MigrationExecutor
 from django.utils import timezone
 from django_q.models import OrmQ, Schedule
@@ -60,6 +62,7 @@ def register(errand, name="errand", cluster=Cluster.DEFAULT):
             name=name,
             things="errands",
             setting="training.retention_days",
+            clock="purges.training_at",
             perform=errand.perform,
             counts={},
             cluster=cluster,
@@ -90,7 +93,7 @@ class TestRequest:
         assert order["cutoff"] == asked.created_at - timedelta(days=7)
         assert (order["is_dry_run"], order["limit"]) == (True, None)
         asked.refresh_from_db()
-        assert (asked.state, asked.result) == ("done", {"bytes": 2048, "failed": 0})
+        assert (asked.state, asked.result) == ("done", {"bytes": 2048, "failed": 0, "errors": []})
         assert asked.finished_at is not None
         assert tasks.purge_waiting("default") == 0
 
@@ -154,7 +157,7 @@ class TestWork:
     def test_says_what_could_not_be_deleted(self, errand):
         errand.freed = purges.Freed(failed=3)
         done = purges.purge_now("errand")
-        assert (done.state, done.result["problem"]) == ("failed", "Files of 3 errands could not be deleted")
+        assert (done.state, done.result["problem"]) == ("failed", "Of 3 errands not all could be deleted")
 
     def test_an_unforeseen_failure_ends_that_purge_and_no_other(self, errand, caplog):
         purge()
@@ -198,36 +201,115 @@ class TestWork:
 
 
 class TestByTheClock:
-    def test_nothing_is_sent_and_old_records_go(self, errand, monkeypatch):
-        monkeypatch.setattr(purges, "send", lambda *_: pytest.fail("a second worker would do the same"))
-        purge(state="done", finished_at=timezone.now() - timedelta(days=100))
+    @pytest.fixture
+    def at(self, monkeypatch, set_config):
+        """Let it be a time of a day; what is old goes at 03:15."""
+        set_config("purges: {training_at: '03:15'}")
 
-        assert purges.purge_by_the_clock("errand") == 1
+        def at(text):
+            now = datetime.fromisoformat(text).replace(tzinfo=UTC)
+            monkeypatch.setattr(timezone, "now", lambda: now)
+
+        return at
+
+    def test_once_a_day_and_not_before_its_hour(self, errand, at):
+        at("2026-03-02T03:15")
+        assert tasks.see_to_purges() == 1
         row = Purge.objects.get()
-        assert (row.origin, row.older_than_days, row.state) == ("clock", 30, "done")
+        assert (row.origin, row.older_than_days, row.state, row.due_on) == (
+            "clock",
+            30,
+            "done",
+            date(2026, 3, 2),
+        )
+
+        for later in ("2026-03-02T03:20", "2026-03-02T23:55", "2026-03-03T03:14"):
+            at(later)
+            assert tasks.see_to_purges() == 0
+        at("2026-03-03T03:16")
+        assert tasks.see_to_purges() == 1
+
+    def test_a_change_of_the_hour_holds_at_once(self, errand, at, set_config):
+        at("2026-03-02T03:15")
+        assert tasks.see_to_purges() == 1
+        set_config("purges: {training_at: '12:00'}")
+        at("2026-03-03T03:20")
+        assert tasks.see_to_purges() == 0
+        set_config("purges: {training_at: '03:00'}")
+        assert tasks.see_to_purges() == 1
+
+    def test_days_on_which_nothing_ran_are_made_up_for_once(self, errand, at):
+        at("2026-03-02T03:15")
+        tasks.see_to_purges()
+        at("2026-03-07T01:00")
+        assert tasks.see_to_purges() == 1
+        assert tasks.see_to_purges() == 0
+        assert Purge.objects.latest("due_on").due_on == date(2026, 3, 6)
+
+    def test_only_tells_where_that_is_configured(self, errand, set_config):
+        set_config("purges: {dry_run: true}")
+        assert tasks.see_to_purges() == 1
+        assert Purge.objects.get().is_dry_run
+        assert errand.orders[0]["is_dry_run"]
 
     def test_never_does_only_what_waits(self, errand, set_config):
         set_config("training: {retention_days: 0}")
-        assert purges.purge_by_the_clock("errand") == 0
+        assert tasks.see_to_purges() == 0
         purge(origin="person")
-        assert purges.purge_by_the_clock("errand") == 1
+        assert tasks.see_to_purges() == 1
         assert Purge.objects.count() == 1
 
-    def test_each_kind_has_a_schedule_and_all_have_one_for_what_waits(self):
-        for app in ("operations", "training", "scraping"):
-            config = apps.get_app_config(app)
+    def test_old_records_go(self, errand):
+        purge(state="done", finished_at=timezone.now() - timedelta(days=100))
+        assert tasks.see_to_purges() == 1
+        assert Purge.objects.get().due_on is not None
+
+    @pytest.mark.django_db(transaction=True)
+    def test_two_machines_at_once_plan_and_do_it_once(self, errand):
+        both = threading.Barrier(2, timeout=60)
+
+        def machine(_):
+            both.wait()
+            try:
+                return tasks.see_to_purges()
+            finally:
+                connections.close_all()
+
+        with ThreadPoolExecutor(2) as machines:
+            assert sum(machines.map(machine, range(2))) == 1
+        assert Purge.objects.count() == len(errand.orders) == 1
+
+    def test_each_kind_has_its_hour_and_none_a_schedule_of_its_own(self):
+        now = datetime(2026, 3, 2, 4, 0, tzinfo=UTC)
+        due = {kind.name: kind.last_due(now).day for kind in purges.kinds()}
+        assert due == {"training": 2, "generation": 2, "trash": 1, "scraping": 1}
+        for name in ("operations", "training", "scraping"):
+            config = apps.get_app_config(name)
             importlib.import_module(f"{config.name}.apps")._ensure_schedules()
-        found = {row.name: row for row in Schedule.objects.filter(name__contains="urge")}
-        assert {
-            name: (row.func, f"{row.next_run:%H:%M}") for name, row in found.items() if name != "Do purges"
-        } == {
-            "Purge trainings": ("training.tasks.purge_by_the_clock", "03:15"),
-            "Purge scrapes": ("scraping.tasks.purge_by_the_clock", "04:45"),
-        }
-        assert (found["Do purges"].func, found["Do purges"].minutes) == (
+        schedule = Schedule.objects.get(name__contains="urge")
+        assert (schedule.name, schedule.func, schedule.minutes) == (
+            "Do purges",
             "imagehub.operations.tasks.see_to_purges",
-            10,
+            5,
         )
+
+    def test_schedules_of_before_are_deleted(self):
+        for name in ("Purge trainings", "Purge scrapes", "Do purges"):
+            Schedule.objects.update_or_create(name=name, defaults={"func": "somewhere"})
+        migration = importlib.import_module("imagehub.operations.migrations.0003_no_schedules_of_purges")
+        migration.delete_schedules(apps, None)
+        assert [row.name for row in Schedule.objects.filter(name__contains="urge")] == ["Do purges"]
+
+
+def test_tells_of_some_what_was_in_the_way_and_counts_all(errand):
+    errand.freed = purges.Freed()
+    for number in range(30):
+        errand.freed.fail(f"errand {number}", "Input/output error")
+
+    done = purges.purge_now("errand")
+
+    assert (done.result["failed"], len(done.result["errors"])) == (30, purges.MOST_TOLD)
+    assert done.result["errors"][0] == "errand 0: Input/output error"
 
 
 class TestCommand:
@@ -244,6 +326,7 @@ class TestCommand:
             "dry_run": True,
             "bytes": 2048,
             "failed": 0,
+            "errors": [],
         }
         assert (row.origin, row.state, row.limit) == ("command", "done", 5)
         assert errand.orders[0]["limit"] == 5
@@ -251,7 +334,7 @@ class TestCommand:
     def test_fails_where_something_is_left_and_still_prints_its_object(self, errand):
         errand.freed = purges.Freed(failed=1)
         output = StringIO()
-        with pytest.raises(CommandError, match="Files of 1 errands could not be deleted") as failure:
+        with pytest.raises(CommandError, match="Of 1 errands not all could be deleted") as failure:
             call_command(Command(), as_json=True, stdout=output)
         assert failure.value.returncode == 1
         assert json.loads(output.getvalue())["failed"] == 1
@@ -275,7 +358,15 @@ class TestCommand:
         assert not errand.orders
 
 
-@pytest.mark.parametrize("app", ["training", "scraping"])
+PATHS = {
+    "training": "/api/training/artifacts/purge",
+    "scraping": "/api/scraping/artifacts/purge",
+    "generation": "/api/jobs/artifacts/purge",
+    "trash": "/api/images/trash/purge",
+}
+
+
+@pytest.mark.parametrize("app", PATHS)
 class TestApi:
     @pytest.fixture
     def staff(self):
@@ -284,17 +375,17 @@ class TestApi:
         return client
 
     def test_asks_and_tells(self, app, staff):
-        asked = staff.post(
-            f"/api/{app}/artifacts/purge", {"older_than_days": 9, "dry_run": True}, format="json"
-        )
+        asked = staff.post(PATHS[app], {"older_than_days": 9, "limit": 5, "dry_run": True}, format="json")
         assert asked.status_code == 202
         assert {
-            name: asked.json()[name] for name in ("kind", "origin", "state", "older_than_days", "dry_run")
+            name: asked.json()[name]
+            for name in ("kind", "origin", "state", "older_than_days", "limit", "dry_run")
         } == {
             "kind": app,
             "origin": "person",
             "state": "waiting",
             "older_than_days": 9,
+            "limit": 5,
             "dry_run": True,
         }
 
@@ -304,7 +395,7 @@ class TestApi:
 
     def test_knows_the_records_of_its_own_kind_only(self, app, staff):
         other = purge(kind="something else")
-        assert staff.get(f"/api/{app}/artifacts/purge/{other.pk}").status_code == 404
+        assert staff.get(f"{PATHS[app]}/{other.pk}").status_code == 404
 
     @pytest.mark.parametrize(
         ("body", "pointer"),
@@ -312,19 +403,20 @@ class TestApi:
             ({"older_than_days": True}, "/older_than_days"),
             ({"older_than_days": -1}, "/older_than_days"),
             ({"older_than_days": 36_501}, "/older_than_days"),
+            ({"limit": 0}, "/limit"),
             ({"dry_run": "yes"}, "/dry_run"),
             ({"days": 3}, "/days"),
         ],
     )
     def test_refuses_nonsense(self, app, staff, body, pointer):
-        answer = staff.post(f"/api/{app}/artifacts/purge", body, format="json")
+        answer = staff.post(PATHS[app], body, format="json")
         assert answer.status_code == 400
         assert [fault["pointer"] for fault in answer.json()["errors"]] == [pointer]
         assert not Purge.objects.exists()
 
     def test_needs_an_age_where_retention_is_never(self, app, staff, set_config):
         set_config(f"{app}: {{retention_days: 0}}")
-        answer = staff.post(f"/api/{app}/artifacts/purge", {}, format="json")
+        answer = staff.post(PATHS[app], {}, format="json")
         assert answer.status_code == 400
         [fault] = answer.json()["errors"]
         assert (fault["pointer"], fault["code"]) == ("/older_than_days", "required")
@@ -335,17 +427,56 @@ def test_the_admin_lists_purges_of_all_kinds_and_changes_none(client, django_ass
     result = {"crawls": 3, "items": 20, "pages": 4, "bytes": 2048}
     for _ in range(5):
         purge(kind="scraping", origin="person", requested_by=UserFactory(), state="done", result=result)
-    row = purge(kind="training", state="failed", result={"problem": "Files of 1 runs could not be deleted"})
+    row = purge(kind="training", state="failed", result={"problem": "Of 1 runs not all could be deleted"})
     purge(kind="forgotten", result={"bytes": 1})
 
     with django_assert_max_num_queries(8):
         page = client.get("/admin/operations/purge/")
     assert page.status_code == 200
     assert "3 crawls, 20 addresses of pictures, 4 addresses of pages (2.0\N{NO-BREAK SPACE}KB)" in page.text
-    assert "Files of 1 runs could not be deleted" in page.text
+    assert "Of 1 runs not all could be deleted" in page.text
     assert client.get(f"/admin/operations/purge/{row.pk}/change/").status_code == 200
     assert client.post(f"/admin/operations/purge/{row.pk}/delete/", {"post": "yes"}).status_code == 403
-    assert client.get("/admin/operations/purge/add/").status_code == 403
+
+
+class TestAskingInTheAdmin:
+    ADD = "/admin/operations/purge/add/"
+
+    def test_makes_a_purge_that_waits(self, client):
+        user = UserFactory(staff=True)
+        client.force_login(user)
+        page = client.get(self.ADD, {"kind": "trash"})
+        assert page.status_code == 200
+        assert '<option value="trash" selected>' in page.text
+
+        form = {"kind": "trash", "older_than_days": "9", "limit": "", "is_dry_run": "on"}
+        assert client.post(self.ADD, form).status_code == 302
+
+        row = Purge.objects.get()
+        assert (row.kind, row.origin, row.requested_by, row.older_than_days, row.limit, row.is_dry_run, row.state) == (
+            "trash", "person", user, 9, None, True, "waiting",
+        )  # fmt: skip
+        assert OrmQ.objects.get().func() == "imagehub.operations.tasks.purge_waiting"
+        assert client.get(f"/admin/operations/purge/{row.pk}/change/").status_code == 200
+        assert tasks.purge_waiting("default") == 1
+
+    def test_needs_an_age_where_retention_is_never_and_a_kind_that_is_there(self, client, set_config):
+        client.force_login(UserFactory(staff=True))
+        set_config("trash: {retention_days: 0}")
+        for form, words in (
+            ({"kind": "trash"}, "trash.retention_days is 0"),
+            ({"kind": "everything"}, "is not one of the available choices"),
+            ({"kind": "trash", "older_than_days": "-1"}, "greater than or equal to 0"),
+        ):
+            page = client.post(self.ADD, form)
+            assert page.status_code == 200
+            assert words in page.text
+        assert not Purge.objects.exists()
+
+    def test_is_not_for_everybody(self, client):
+        client.force_login(UserFactory())
+        assert client.post(self.ADD, {"kind": "trash", "older_than_days": "1"}).status_code in {302, 403}
+        assert not Purge.objects.exists()
 
 
 class TestRecordsOfBefore:

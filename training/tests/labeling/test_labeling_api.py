@@ -9,7 +9,7 @@ from albums.tests.factories import AlbumFactory, ImageFactory
 from imagehub.accounts.models import AuditEntry
 from imagehub.accounts.tests.factories import UserFactory
 from imagehub.jobs.models import JobStatus
-from training import tasks
+from imagehub.operations import purges
 from training.models import LabelingItem, LabelingJob
 from training.services import labeling
 
@@ -193,7 +193,7 @@ def test_what_became_of_each_image_is_forgotten_by_the_clock(staff, set_config, 
     LabelingJob.objects.update(created_at=long_ago)
     LabelingJob.objects.filter(pk=ended.pk).update(status=JobStatus.CANCELLED, finished_at=long_ago)
 
-    tasks.purge_by_the_clock()
+    purges.see_to_purges()
 
     assert LabelingItem.objects.filter(job=ended).exists() == is_kept
     assert LabelingItem.objects.filter(job=waits).count() == 2

@@ -1,0 +1,108 @@
+"""Emptying the trash of what has lain there for some time."""
+
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from django.db import transaction
+
+from albums.models import Image
+from albums.services.trash import delete_unused_files
+from imagehub.errors import ImageHubError
+from imagehub.in_use import in_use
+from imagehub.operations import purges
+from imagehub.operations.walking import older_than
+
+PURGE = "trash"
+"""The name of this kind of purge."""
+
+BATCH = 200
+"""Images that are deleted by one transaction."""
+
+
+@dataclass(kw_only=True)
+class Freed(purges.Freed):
+    """What a purge of the trash deletes, or would. Bytes are those of files that no other image has."""
+
+    images: int = 0
+    kept: int = 0
+    """Images that something still needs. The next purge asks again."""
+
+
+def register() -> None:
+    """Let the platform empty the trash."""
+    purges.register(
+        purges.PurgeKind(
+            name=PURGE,
+            things="images",
+            setting="trash.retention_days",
+            clock="purges.trash_at",
+            perform=purge_trash,
+            counts={"images": "images", "kept": "images kept, which are in use"},
+            ended="were put into the trash",
+        )
+    )
+
+
+def purge_trash(
+    *,
+    cutoff: datetime,
+    is_dry_run: bool = False,
+    limit: int | None = None,
+    on_progress: Callable[[], None] = lambda: None,
+) -> Freed:
+    """Delete images for good that were put into the trash before, unless something needs them (:mod:`imagehub.in_use`).
+
+    Rows go first, some at a time, and then the files and thumbnails that no other row has, be it in the trash. Whatever dies
+    in between leaves files without rows, which the daily sweep deletes, never the opposite. Files are found by the names that the
+    store has given them, so nothing else is reached.
+    """
+    freed = Freed()
+    trash = Image.objects.in_trash()
+    for keys in older_than(trash, cutoff, by="deleted_at", size=BATCH):
+        if limit is not None:
+            if freed.images >= limit:
+                break
+            keys = keys[: limit - freed.images]
+        if is_dry_run:
+            _rehearse(keys, freed)
+        else:
+            _purge(keys, freed, cutoff=cutoff)
+        on_progress()
+    return freed
+
+
+def _rehearse(keys: Sequence[uuid.UUID], freed: Freed) -> None:
+    free = set(keys) - set(in_use(Image, keys))
+    sizes = dict(Image.objects.filter(pk__in=free).values_list("sha256", "size_bytes"))
+    # Whether all of those with the same bytes go, only going tells: here each file counts once for a batch.
+    others = Image.objects.filter(sha256__in=sizes).exclude(pk__in=free).values_list("sha256", flat=True)
+    freed.bytes += sum(sizes.values()) - sum(sizes[sha256] for sha256 in set(others))
+    freed.images += len(free)
+    freed.kept += len(keys) - len(free)
+
+
+def _purge(keys: Sequence[uuid.UUID], freed: Freed, *, cutoff: datetime) -> None:
+    with transaction.atomic():
+        # What somebody restores at this moment is not there any more, or waits for us and is gone.
+        rows = (
+            Image.objects.select_for_update()
+            .filter(pk__in=keys, deleted_at__lt=cutoff)
+            .only("pk", "sha256", "storage_name", "size_bytes")
+            .in_bulk()
+        )
+        needed = in_use(Image, rows)
+        free = [row for pk, row in rows.items() if pk not in needed]
+        Image.objects.filter(pk__in=[row.pk for row in free]).delete()
+    freed.images += len(free)
+    freed.kept += len(rows) - len(free)
+    sizes = {row.sha256: row.size_bytes for row in free}
+    try:
+        gone = delete_unused_files({row.sha256: row.storage_name for row in free}, since=time.time())
+    except (OSError, ImageHubError) as error:  # the text of the first would name the path
+        why = error.strerror if isinstance(error, OSError) else error.code
+        freed.fail(f"the files of up to {len(sizes)} images", why)
+    else:
+        freed.bytes += sum(sizes[sha256] for sha256 in gone)
