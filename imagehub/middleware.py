@@ -36,7 +36,8 @@ _ACCEPTED = re.compile(r"[A-Za-z0-9_-]{8,64}")
 
 _OAUTH_PARAMETERS = ("code", "state")
 
-_PROBES = [re.compile(path) for path in PLAIN_HTTP_PATHS]
+_PROBES = [re.compile(path) for path in (*PLAIN_HTTP_PATHS, r"^metrics$")]
+"""What programs ask for all day."""
 
 
 class SurroundingMiddleware:

@@ -6,11 +6,10 @@ users choose. What each metric means stands in docs/operations.md.
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
-from datetime import datetime, timedelta
+from collections.abc import Callable, Iterator
+from datetime import datetime
 
 from django.core.cache import cache
-from django.db.models import Max
 from django.utils import timezone
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -22,17 +21,14 @@ from imagehub.jobs.clusters import Cluster
 from imagehub.jobs.models import JobStatus
 from imagehub.jobs.pauses import paused_kinds
 from imagehub.jobs.registry import kinds
-from imagehub.operations import purges, tallies
-from imagehub.operations.models import DiskAlert, DiskSnapshot, Purge
+from imagehub.operations import disk, purges, tallies
+from imagehub.operations.models import Purge
 from imagehub.operations.queues import depth
 
 logger = logging.getLogger(__name__)
 
 FRESH_SECONDS = 5
 """How long a page is good, however many ask for it."""
-
-SNAPSHOTS_COUNT_FOR = timedelta(days=7)
-"""A machine whose disks nobody has looked at for so long is there no more."""
 
 PAGE_KEY = "metrics-page"
 
@@ -206,7 +202,7 @@ def _disks() -> Iterator[Metric]:
     }
     used = _gauge("storage_bytes", "What files of ours take.", "host", "root", "kind")
     files = _gauge("storage_files", "How many files of ours there are.", "host", "root", "kind")
-    for snapshot in _latest_snapshots():
+    for snapshot in disk.latest_of_each():
         taken.add_metric([snapshot.host], _seconds(snapshot.taken_at))
         for filesystem in snapshot.filesystems:
             for name, family in space.items():
@@ -216,17 +212,9 @@ def _disks() -> Iterator[Metric]:
                 used.add_metric([snapshot.host, root, kind], amount["bytes"])
                 files.add_metric([snapshot.host, root, kind], amount["files"])
     alerts = _gauge("disk_alert", "1: the file system is too full.", "host", "filesystem")
-    for host, filesystem in DiskAlert.objects.filter(cleared_at=None).values_list("host", "filesystem"):
+    for host, filesystem in disk.open_alerts().values_list("host", "filesystem"):
         alerts.add_metric([host, filesystem], 1)
     yield from (taken, *space.values(), used, files, alerts)
-
-
-def _latest_snapshots() -> Iterable[DiskSnapshot]:
-    lately = DiskSnapshot.objects.filter(taken_at__gt=timezone.now() - SNAPSHOTS_COUNT_FOR)
-    latest = lately.values_list("host").annotate(at=Max("taken_at")).order_by()
-    for host, taken_at in latest:
-        if snapshot := DiskSnapshot.objects.filter(host=host, taken_at=taken_at).first():
-            yield snapshot
 
 
 def _purges() -> Iterator[Metric]:

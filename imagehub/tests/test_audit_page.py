@@ -11,8 +11,8 @@ ROWS = [
     for line in PAGE.splitlines()
     if line.startswith("|") and not line.startswith(("|---", "| what must hold"))
 ]
-NAMED = re.compile(r"`([\w./-]+\.(?:py|md|yml|toml))((?:::\w+)*)`")
-WITHOUT = ("No test:", "To come:")
+NAMED = re.compile(r"`([\w./-]+\.(?:py|md|yml|toml|conf))((?:::\w+)*)`")
+WITHOUT = "No test:"
 
 
 def exists(path: str, names: list[str]) -> bool:

@@ -65,6 +65,8 @@ class TestLine:
             ("/api/health/ready", 503, "ERROR"),
             ("/api/health", 200, "INFO"),
             ("/static/x.css", 200, "DEBUG"),
+            ("/metrics", 200, "DEBUG"),
+            ("/metrics", 503, "ERROR"),
             ("/x", 404, "INFO"),
             ("/x", 500, "ERROR"),
         ],
