@@ -41,7 +41,10 @@ ROOTS: tuple[Root, ...] = get_args(Root)
 USUAL_ROOTS: tuple[Root, ...] = ("media", "models", "training")
 """What crawls have fetched and nobody has taken in yet can be fetched again."""
 
-LEFT_OUT: dict[str, frozenset[str]] = {"media": frozenset({"staging"}), "training": frozenset({"cache"})}
+LEFT_OUT: dict[str, frozenset[str]] = {
+    "media": frozenset({"staging", ".locks"}),
+    "training": frozenset({"cache"}),
+}
 """Folders of what is in the making, or can be made again."""
 
 UNFINISHED = ".unfinished"

@@ -28,7 +28,12 @@ FILES = {
     "models/adapters/x.safetensors": b"weights",
     "training/runs/1/run.log": b"line\n",
 }
-NOT_COPIED = {"media/staging/job/half.png": b"half", "media/.lock": b"", "training/cache/latent": b"again"}
+NOT_COPIED = {
+    "media/staging/job/half.png": b"half",
+    "media/.lock": b"",
+    "media/.locks/7": b"",
+    "training/cache/latent": b"again",
+}
 
 
 @pytest.fixture
