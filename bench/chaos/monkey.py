@@ -58,12 +58,16 @@ class Monkey:
 
         The supervisor is spared while it starts, or it would hardly ever come to start anything.
         """
+        kind, one = (
+            self.chance.random(),
+            self.chance.random(),
+        )  # always two, or the seed would say no more what comes next
         victims = self.stage.victims()
         if len(victims) < SETTLED_KINDS:
             return "kill -9 (too little was there)"
-        title = self.chance.choice(sorted(victims))
+        title = sorted(victims)[int(kind * len(victims))]
         with suppress(ProcessLookupError):
-            os.kill(self.chance.choice(victims[title]), signal.SIGKILL)
+            os.kill(victims[title][int(one * len(victims[title]))], signal.SIGKILL)
         return f"kill -9 {title}"
 
     def restart_postgres(self) -> str:
@@ -99,6 +103,7 @@ class Monkey:
 
     def _while_it_lasts(self) -> None:
         """Let an outage last; now and then something dies in it as well."""
-        self.stage.tend(self.chance.uniform(*OUTAGE_SECONDS))
-        if self.chance.random() < 0.3:
+        seconds, comes_more = self.chance.uniform(*OUTAGE_SECONDS), self.chance.random() < 0.3
+        self.stage.tend(seconds)
+        if comes_more:
             self.done[f"{self.kill()} in an outage"] += 1
