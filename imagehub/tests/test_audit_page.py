@@ -2,6 +2,7 @@
 
 import ast
 import re
+from functools import lru_cache
 
 from django.conf import settings
 
@@ -15,12 +16,16 @@ NAMED = re.compile(r"`([\w./-]+\.(?:py|md|yml|toml|conf))((?:::\w+)*)`")
 WITHOUT = "No test:"
 
 
+@lru_cache
+def _parsed(path: str) -> list[ast.stmt]:
+    return ast.parse((settings.BASE_DIR / path).read_text()).body
+
+
 def exists(path: str, names: list[str]) -> bool:
     """Tell whether a file is there, and in it a class and a function of these names."""
-    file = settings.BASE_DIR / path
-    if not file.is_file():
+    if not (settings.BASE_DIR / path).is_file():
         return False
-    body = ast.parse(file.read_text()).body if names else []
+    body = _parsed(path) if names else []
     for name in names:
         found = [node for node in body if getattr(node, "name", "") == name]
         if not found:
