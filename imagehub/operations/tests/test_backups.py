@@ -127,6 +127,7 @@ def test_an_empty_database_needs_no_force(folder, filled):
     assert stat.S_IMODE(the_only(folder).stat().st_mode) == 0o700
 
 
+@pytest.mark.once
 def test_a_second_backup_takes_space_for_what_is_new_alone(folder, filled, monkeypatch):
     names = iter(["20260101T000000Z", "20260102T000000Z", "20260103T000000Z"])
     monkeypatch.setattr(backups, "_name", lambda: next(names))
@@ -167,6 +168,7 @@ def test_a_second_backup_takes_space_for_what_is_new_alone(folder, filled, monke
     assert backups.check(third.path).files == 5
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     "victim", ["media/images/ab/first.png", "files.jsonl", "manifest.json", "database", "missing"]
 )
@@ -191,6 +193,7 @@ def test_what_is_damaged_is_not_put_back(folder, filled, victim):
     assert list(media_root().rglob(".restore-*")) == []
 
 
+@pytest.mark.once
 def test_a_list_that_was_tampered_with_leads_nowhere(folder, filled, tmp_path):
     backups.make_backup(folder)
     snapshot = the_only(folder)
@@ -205,6 +208,7 @@ def test_a_list_that_was_tampered_with_leads_nowhere(folder, filled, tmp_path):
     assert not (tmp_path / "evil.png").exists()
 
 
+@pytest.mark.once
 def test_a_folder_that_has_become_a_link_is_not_written_through(folder, filled, tmp_path):
     backups.make_backup(folder)
     elsewhere = tmp_path / "elsewhere"
@@ -225,6 +229,7 @@ def test_nothing_is_restored_under_clusters_at_work(folder, filled):
         call_command("restore", the_only(folder), "--force")
 
 
+@pytest.mark.once
 def test_two_at_once_are_refused_and_a_broken_off_one_is_cleared(folder, filled):
     (folder / backups.UNFINISHED / "media").mkdir(parents=True)
     with backups._alone(folder), pytest.raises(CommandError, match="Another backup"):
@@ -237,6 +242,7 @@ def test_two_at_once_are_refused_and_a_broken_off_one_is_cleared(folder, filled)
     )
 
 
+@pytest.mark.once
 def test_the_configuration_that_is_there_stays_and_the_key_is_nowhere(folder, filled, settings, capsys):
     call_command("backup", folder)
     saved = b"".join(path.read_bytes() for path in the_only(folder).rglob("*") if path.is_file())
@@ -262,6 +268,7 @@ def test_without_the_programs_of_postgresql_it_is_said(folder, filled, monkeypat
     assert list(backups.finished(folder)) == []
 
 
+@pytest.mark.once
 def test_the_list_of_the_backup_before_is_read_along_with_the_folder(tmp_path):
     """So a million files take no more memory than a few."""
     line = {"size_bytes": 1, "modified_ns": 1, "sha256": "0"}
