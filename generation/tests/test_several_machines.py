@@ -28,6 +28,7 @@ from imagehub.jobs.clusters import Cluster
 from imagehub.jobs.models import JobStatus
 from imagehub.jobs.queue import ring
 from imagehub.jobs.tests.errands.models import Effect, Errand
+from imagehub.jobs.tests.errands.work import GO
 from imagehub.jobs.tests.factories import ErrandFactory
 from imagehub.tests.network import Machine, Network, is_possible, network
 from imagehub.tests.storage import s3_server
@@ -100,9 +101,12 @@ class Site:
             machine.start([sys.executable, MANAGE, "qcluster", cluster], env)
 
     def _env_of(self, machine: Machine) -> dict[str, str]:
-        own = self._folder / machine.name
+        own = self.folder_of(machine)
         own.mkdir(exist_ok=True)
         return self._env | {"IMAGEHUB_VAR": str(own)}
+
+    def folder_of(self, machine: Machine) -> Path:
+        return self._folder / machine.name
 
 
 @pytest.fixture
@@ -125,10 +129,10 @@ def has_taken(model: Any, machine: Machine) -> bool:
     return model.objects.filter(worker__startswith=f"{machine.name}:").exists()
 
 
-def worker_of(errand: Errand) -> str:
-    """Return the name of the machine that works on it; nothing where none does."""
-    running = Errand.objects.filter(pk=errand.pk, status=JobStatus.RUNNING).values_list("worker", flat=True)
-    return next(iter(running), "").partition(":")[0]
+def worker_of(errand: Errand, status: JobStatus = JobStatus.RUNNING) -> str:
+    """Return the name of the machine that works on it, or did; nothing where its status is another one."""
+    workers = Errand.objects.filter(pk=errand.pk, status=status).values_list("worker", flat=True)
+    return next(iter(workers), "").partition(":")[0]
 
 
 def test_machines_that_are_cut_off_and_die_leave_every_job_done_once(site, set_config, monkeypatch):
@@ -152,14 +156,18 @@ def test_machines_that_are_cut_off_and_die_leave_every_job_done_once(site, set_c
     for model in (Errand, GenerationJob):
         wait_for(lambda m=model: has_taken(m, second), what="the second machine takes a share")
 
-    long = make_errand(owner, seconds=5.0, priority=1)
+    long = make_errand(owner, behaviour="waits_for_go", priority=1)
     wait_for(lambda: worker_of(long), what="somebody takes the long errand")
     cut_off, other = (first, second) if worker_of(long) == first.name else (second, first)
     cut_off.cut_off()
     wait_for(lambda: worker_of(long) == other.name, what="the other machine takes it over")
     cut_off.connect()
+    site.folder_of(cut_off).joinpath(GO).touch()
+    errands.append(make_errand(owner))
+    wait_for(lambda: worker_of(errands[-1], JobStatus.COMPLETED), what="the machine that is back does others")
+    assert (worker_of(long), long.effects.count()) == (other.name, 0)  # what it did late was not written
     other.kill()
-    wait_for(lambda: worker_of(long) == cut_off.name, what="the machine that is back takes it back")
+    wait_for(lambda: worker_of(long, JobStatus.COMPLETED) == cut_off.name, what="it takes the long one back")
     for model in (Errand, GenerationJob):
         wait_for(lambda m=model: not m.objects.active().exists(), what="all work ends")
     cut_off.kill()
@@ -178,8 +186,8 @@ def test_machines_that_are_cut_off_and_die_leave_every_job_done_once(site, set_c
     assert report.files == report.images == PICTURES["n"] * len(jobs)
 
 
-def make_errand(owner: User, *, seconds: float = 1.0, priority: int = 0) -> Errand:
-    errand = ErrandFactory(owner=owner, seconds=seconds, priority=priority, max_attempts=9)
+def make_errand(owner: User, *, behaviour: str = "good", priority: int = 0) -> Errand:
+    errand = ErrandFactory(owner=owner, seconds=1.0, behaviour=behaviour, priority=priority, max_attempts=9)
     ring(Cluster.SCRAPING)
     return errand
 
