@@ -62,7 +62,7 @@ SCRAPING_ALLOW_PRIVATE = [
 ALERT_WEBHOOK = env.str("IMAGEHUB_ALERT_WEBHOOK", default="")
 ALERT_WEBHOOK_IS_PRIVATE = env.bool("IMAGEHUB_ALERT_WEBHOOK_PRIVATE", default=False)
 ALERT_EMAILS = [item.strip() for item in env.list("IMAGEHUB_ALERT_EMAILS", default=[]) if item.strip()]
-vars().update(env.email_url("EMAIL_URL", default="dummymail://"))
+vars().update(env.email_url_config(env.str("EMAIL_URL", default="") or "dummymail://"))
 DEFAULT_FROM_EMAIL = env.str("IMAGEHUB_EMAIL_FROM", default="") or "imagehub@localhost"
 EMAIL_TIMEOUT = 10  # nobody waits for a mail server
 

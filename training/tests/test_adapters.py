@@ -18,6 +18,7 @@ from imagehub.accounts.models import AuditEntry
 from imagehub.errors import Invalid
 from imagehub.in_use import InUse
 from imagehub.roots import models_root
+from imagehub.storage import StorageFull
 from training import services
 from training.models import Adapter
 from training.services import (
@@ -128,6 +129,14 @@ class TestImport:
     def test_a_value_out_of_range_leaves_nothing(self, tmp_path):
         with pytest.raises(ValidationError):
             import_adapter(incoming(tmp_path), trigger_words={"no list"})
+
+        assert (Adapter.objects.count(), stored()) == (0, [])
+
+    def test_a_full_disk_leaves_nothing(self, tmp_path, set_config):
+        set_config("storage: {minimum_free_bytes: 1000000000000000}")
+
+        with pytest.raises(StorageFull, match="models files is full"):
+            import_adapter(incoming(tmp_path))
 
         assert (Adapter.objects.count(), stored()) == (0, [])
 
