@@ -33,5 +33,10 @@ def _measure(setting: Setting, instance: Instance, database: str) -> list[Figure
         p50, p95 = statistics.median(one["times"]), percentile(one["times"], 0.95)
         what = f"{database}: {page}, {one['queries']} queries (p50 {p50:.0f} ms), p95"
         figures.append(at_most(NAME, what, p95, PAGE_MS, unit=" ms"))
+        figures.append(
+            info(
+                NAME, "  processor time of one, without the server of the database", f"{one['cpu_ms']:.0f} ms"
+            )
+        )
         figures.append(info(NAME, "  its slowest query", f"{one['slowest_ms']:.1f} ms: {one['slowest']}"))
     return figures

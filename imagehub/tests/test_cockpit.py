@@ -21,6 +21,7 @@ from imagehub.jobs.admin.acts import ActingAdmin
 from imagehub.jobs.admin.jobs import JobAdmin
 from imagehub.jobs.models import JobStatus, QueuePause, WorkerPresence
 from imagehub.jobs.registry import kinds
+from imagehub.operations import cockpit
 from imagehub.operations.models import DiskAlert, DiskSnapshot, Purge
 from imagehub.tests import world
 from scraping.models import ScrapeJob
@@ -152,13 +153,11 @@ class TestWhatItShows:
         assert "No live worker: default, generation, scraping." in html
 
     def test_disks_alerts_and_purges(self, staff):
+        cache.delete(cockpit.DISKS_KEY)
         filesystem = {
-            "name": "media",
-            "mount": "/",
-            "total_bytes": 1000,
-            "used_bytes": 900,
-            "free_bytes": 100,
-        }
+            "name": "media", "mount": "/", "total_bytes": 1000, "used_bytes": 900, "free_bytes": 100,
+            "percent_used": 90.0, "inodes_percent_used": 1.0, "roots": ["media"],
+        }  # fmt: skip
         for host in ("a", "a", "b"):
             DiskSnapshot.objects.create(host=host, seconds=1, filesystems=[filesystem], usage={})
         DiskAlert.objects.create(host="a", filesystem="media", percent_used=91, threshold_percent=85)
