@@ -28,6 +28,7 @@ BENCHES = (
     "library",
     "training",
     "scraping",
+    "purges",
 )
 
 
