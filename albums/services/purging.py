@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from django.db import transaction
-from django.db.models import CASCADE, SET_NULL
+from django.db.models import CASCADE, SET_NULL, ForeignObjectRel, Model
 
 from albums.batches import in_batches
 from albums.models import Image
@@ -107,18 +107,33 @@ def _delete_rows(keys: Sequence[uuid.UUID]) -> None:
     """Delete images with all that hangs on them, in the transaction that is open.
 
     By statements for many, where Django would read each row to tell its listeners, which have nothing to say of a purge.
+
+    Raises:
+        TypeError: some app wants something else done than deleting its rows, or letting go of the image.
     """
-    for relation in Image._meta.related_objects:
+    for relation in _pointing_at(Image):
         name, model = relation.field.name, relation.related_model
         rows = model._base_manager.filter(**{f"{name}__in": keys})
         if relation.on_delete is SET_NULL:
             rows.update(**{name: None})
-        elif relation.on_delete is CASCADE and not model._meta.related_objects:
-            rows._raw_delete(using=rows.db)
-        else:
+        elif relation.on_delete is not CASCADE:
+            raise TypeError(f"{relation.field} has to say in_use what it needs, and lets go of images.")
+        elif _pointing_at(model):
             rows.delete()
+        else:
+            rows._raw_delete(using=rows.db)
     images = Image.objects.filter(pk__in=keys)
     images._raw_delete(using=images.db)
+
+
+def _pointing_at(model: type[Model]) -> list[ForeignObjectRel]:
+    """Return the foreign keys that lead to a model, also those without a way back."""
+    relations = model._meta.get_fields(include_hidden=True)
+    return [
+        relation
+        for relation in relations
+        if isinstance(relation, ForeignObjectRel) and (relation.one_to_many or relation.one_to_one)
+    ]
 
 
 def _delete_files(rows: Mapping[str, Image], freed: Freed) -> None:
