@@ -30,6 +30,7 @@ BENCHES = (
     "cockpit",
     "training",
     "scraping",
+    "purges",
 )
 
 

@@ -2,14 +2,16 @@
 
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from django.db import transaction
+from django.db.models import CASCADE, SET_NULL, ForeignObjectRel, Model
 
+from albums.batches import in_batches
 from albums.models import Image
-from albums.services.trash import delete_unused_files
+from albums.services.trash import FILES_AT_ONCE, delete_unused_files
 from imagehub.errors import ImageHubError
 from imagehub.in_use import in_use
 from imagehub.operations import purges
@@ -95,14 +97,60 @@ def _purge(keys: Sequence[uuid.UUID], freed: Freed, *, cutoff: datetime) -> None
         )
         needed = in_use(Image, rows)
         free = [row for pk, row in rows.items() if pk not in needed]
-        Image.objects.filter(pk__in=[row.pk for row in free]).delete()
+        _delete_rows([row.pk for row in free])
     freed.images += len(free)
     freed.kept += len(rows) - len(free)
-    sizes = {row.sha256: row.size_bytes for row in free}
-    try:
-        gone = delete_unused_files({row.sha256: row.storage_name for row in free}, since=time.time())
-    except (OSError, ImageHubError) as error:  # the text of the first would name the path
-        why = error.strerror if isinstance(error, OSError) else error.code
-        freed.fail(f"the files of up to {len(sizes)} images", why)
-    else:
-        freed.bytes += sum(sizes[sha256] for sha256 in gone)
+    _delete_files({row.sha256: row for row in free}, freed)
+
+
+def _delete_rows(keys: Sequence[uuid.UUID]) -> None:
+    """Delete images with all that hangs on them, in the transaction that is open.
+
+    By statements for many, where Django would read each row to tell its listeners, which have nothing to say of a purge.
+
+    Raises:
+        TypeError: some app wants something else done than deleting its rows, or letting go of the image.
+    """
+    for relation in _pointing_at(Image):
+        name, model = relation.field.name, relation.related_model
+        rows = model._base_manager.filter(**{f"{name}__in": keys})
+        if relation.on_delete is SET_NULL:
+            rows.update(**{name: None})
+        elif relation.on_delete is not CASCADE:
+            raise TypeError(f"{relation.field} has to say in_use what it needs, and lets go of images.")
+        elif _pointing_at(model):
+            rows.delete()
+        else:
+            rows._raw_delete(using=rows.db)
+    images = Image.objects.filter(pk__in=keys)
+    images._raw_delete(using=images.db)
+
+
+def _pointing_at(model: type[Model]) -> list[ForeignObjectRel]:
+    """Return the foreign keys that lead to a model, also those without a way back."""
+    relations = model._meta.get_fields(include_hidden=True)
+    return [
+        relation
+        for relation in relations
+        if isinstance(relation, ForeignObjectRel) and (relation.one_to_many or relation.one_to_one)
+    ]
+
+
+def _delete_files(rows: Mapping[str, Image], freed: Freed) -> None:
+    """Delete the files of images whose rows are gone. What cannot be deleted keeps no other."""
+    since = time.time()
+    for batch in in_batches(rows, FILES_AT_ONCE):
+        try:
+            _delete_some(batch, rows, freed, since)
+        except (OSError, ImageHubError):
+            for sha256 in batch:
+                try:
+                    _delete_some([sha256], rows, freed, since)
+                except (OSError, ImageHubError) as error:  # the text of the first would name the path
+                    why = error.strerror if isinstance(error, OSError) else error.code
+                    freed.fail(f"the files of image {rows[sha256].pk}", why)
+
+
+def _delete_some(batch: Sequence[str], rows: Mapping[str, Image], freed: Freed, since: float) -> None:
+    gone = delete_unused_files({sha256: rows[sha256].storage_name for sha256 in batch}, since=since)
+    freed.bytes += sum(rows[sha256].size_bytes for sha256 in gone)

@@ -199,7 +199,7 @@ class TestPurge:
         def die(*_, **__):
             raise OSError("the disk has gone")
 
-        monkeypatch.setattr(storage, "delete", die)
+        monkeypatch.setattr(storage, "delete_all", die)
         services.purge_images([image.pk])
 
         assert Image.objects.count() == 0

@@ -8,7 +8,7 @@ Staging is a folder of this machine in either case, and so is what :func:`path_o
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import AbstractContextManager
 from datetime import timedelta
 from pathlib import Path
@@ -48,6 +48,7 @@ __all__ = [
     "adopt_file",
     "alone",
     "delete",
+    "delete_all",
     "delete_staging_dir",
     "exists",
     "is_local",
@@ -165,6 +166,14 @@ def delete(name: str, *, untouched_for: timedelta | None = None) -> bool:
     In a bucket this holds among the processes that share the media root: delete from one machine only.
     """
     return _store().delete(name, untouched_for=untouched_for)
+
+
+def delete_all(names: Collection[str], *, untouched_for: timedelta | None = None) -> set[str]:
+    """Delete stored files, several at once; return the names of those that were there and, as asked, old enough.
+
+    As :func:`delete` for each: but one after another they would wait for the disk, or the bucket, each by itself.
+    """
+    return _store().delete_all(names, untouched_for=untouched_for)
 
 
 def walk(area: str) -> Iterator[FoundFile]:

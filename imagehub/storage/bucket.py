@@ -2,7 +2,7 @@
 
 import fcntl
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
@@ -169,16 +169,13 @@ class Bucket:
             self._put(name, BytesIO(data))
 
     def delete(self, name: str, *, untouched_for: timedelta | None) -> bool:
-        key = self.bucket.key(name)
-        with gate(fcntl.LOCK_EX):
-            found = self._head(name)
-            if found is None:
-                return False
-            if untouched_for and _age(found) < untouched_for:
-                return False
-            with _asking():
-                self.bucket.client.delete_object(**key)
-        return True
+        return bool(self.delete_all([name], untouched_for=untouched_for))
+
+    def delete_all(self, names: Collection[str], *, untouched_for: timedelta | None) -> set[str]:
+        keys = {name: self.bucket.key(name) for name in names}
+        with gate(fcntl.LOCK_EX), ThreadPoolExecutor(AT_ONCE) as pool:
+            deleted = pool.map(lambda name: self._delete(name, keys[name], untouched_for), keys)
+            return {name for name, is_deleted in zip(keys, deleted, strict=True) if is_deleted}
 
     def walk(self, area: str) -> Iterator[FoundFile]:
         prefix = self.bucket.key(area)["Key"] + "/"
@@ -190,6 +187,14 @@ class Bucket:
                 for found in page.get("Contents", ()):
                     name = f"{area}/{found['Key'].removeprefix(prefix)}"
                     yield FoundFile(name, found["Size"], found["LastModified"].timestamp())
+
+    def _delete(self, name: str, key: dict[str, str], untouched_for: timedelta | None) -> bool:
+        found = self._head(name)
+        if found is None or (untouched_for and _age(found) < untouched_for):
+            return False
+        with _asking():
+            self.bucket.client.delete_object(**key)
+        return True
 
     def _touched(self, stored: StoredFile) -> bool:
         """Tell whether the bucket has the file already, and make it new if so: copied onto itself, it is."""

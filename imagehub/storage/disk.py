@@ -6,7 +6,8 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
@@ -18,6 +19,8 @@ from imagehub.storage.names import FoundFile, StorageFull, StoredFile
 FILE_MODE = 0o644
 CHUNK_BYTES = 1 << 20
 PART_BYTES = 256 * 1024
+AT_ONCE = 8
+"""Files that are deleted at the same time: each may wait milliseconds for the journal of the file system."""
 
 
 class Disk:
@@ -92,15 +95,14 @@ class Disk:
             _place(path, lambda target: target.write(data))
 
     def delete(self, name: str, *, untouched_for: timedelta | None) -> bool:
-        path = path_of(name)
-        with gate(fcntl.LOCK_EX):
-            try:
-                if untouched_for and path.stat().st_mtime > time.time() - untouched_for.total_seconds():
-                    return False
-                path.unlink()
-            except FileNotFoundError:
-                return False
-        return True
+        return bool(self.delete_all([name], untouched_for=untouched_for))
+
+    def delete_all(self, names: Collection[str], *, untouched_for: timedelta | None) -> set[str]:
+        paths = {name: path_of(name) for name in names}
+        before = time.time() - untouched_for.total_seconds() if untouched_for else None
+        with gate(fcntl.LOCK_EX), ThreadPoolExecutor(AT_ONCE) as pool:
+            deleted = pool.map(lambda path: _unlink(path, before), paths.values())
+            return {name for name, is_deleted in zip(paths, deleted, strict=True) if is_deleted}
 
     def walk(self, area: str) -> Iterator[FoundFile]:
         base = path_of(area)
@@ -112,6 +114,17 @@ class Disk:
                     found = path.lstat()
                     name = f"{area}/{path.relative_to(base).as_posix()}"
                     yield FoundFile(name, found.st_size, found.st_mtime)
+
+
+def _unlink(path: Path, before: float | None) -> bool:
+    """Delete a file, unless it was touched after a moment; return whether it was there to be deleted."""
+    try:
+        if before is not None and path.stat().st_mtime > before:
+            return False
+        path.unlink()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _touched(stored: StoredFile) -> bool:
