@@ -15,10 +15,11 @@ class AlbumsConfig(AppConfig):
         from albums.planner import write_figures
         from albums.services import purging
         from albums.services.stored_files import originals_of_rows
-        from imagehub.operations import file_kinds
+        from imagehub.operations import backups, file_kinds
 
         file_kinds.register("media", "originals", "images", in_bucket=originals_of_rows)
         file_kinds.register("media", "thumbnails", "thumbnails")
+        backups.register_column("albums_image", "storage_name", "media")
         image_lineage.register()
         purging.register()
         legacy.register("library", import_library)

@@ -1,14 +1,18 @@
 """Folders copied into a backup and back. What is as it was at the time of the backup before is linked, and not read."""
 
 import hashlib
+import heapq
 import json
 import os
 import shutil
 import stat
 import uuid
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from itertools import groupby
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,6 +20,9 @@ from imagehub.errors import ImageHubError
 from imagehub.operations.folders import lies_in
 
 CHUNK_BYTES = 1 << 20
+
+SHARES = 30
+"""Of the files that would be linked unread, one in so many is read all the same: with a backup a day each of them once in 30 days."""
 
 
 class BackupDamaged(ImageHubError):
@@ -50,6 +57,8 @@ class Copied:
     """Of the files, those that were as they had been at the time of the backup before."""
     skipped: int = 0
     """Links, which are not followed, and what is no file."""
+    damaged: list[str] = field(default_factory=list)
+    """Those that are not what they were, here or in the backup before, though their size and time are."""
 
 
 def files_below(
@@ -106,29 +115,68 @@ def copy_folder(
         path = f"{name}/{inner}"
         before = known.find(path)
         (target / path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if previous is not None and before is not None and _is_as_it_was(status, before):
-            with suppress(
-                OSError
-            ):  # no hard links there, too many of them, or the file is gone: it is copied
+        with suppress(OSError):  # no hard links there, too many of them, or the file is gone: it is copied
+            if (
+                previous is not None
+                and before is not None
+                and _is_as_it_was(status, before)
+                and (not _is_due(path) or _is_sound(source / inner, previous / path, before, copied))
+            ):
                 os.link(previous / path, target / path, follow_symlinks=False)
-                _note(copied, before, write)
+                _note(before, write)
                 copied.linked += 1
                 continue
-        try:
+        with suppress(FileNotFoundError):  # deleted in the meantime
             digest, size = copy_file(source / inner, target / path)
-        except FileNotFoundError:  # deleted in the meantime
-            continue
-        _note(copied, CopiedFile(path, size, status.st_mtime_ns, digest), write)
+            _note(CopiedFile(path, size, status.st_mtime_ns, digest), write)
     return copied
+
+
+def copy_what_is_new(
+    source: Path, target: Path, name: str, *, leave_out: frozenset[str], known: "Listing", write: BinaryIO
+) -> None:
+    """Copy and list what has come or changed since :func:`copy_folder` listed ``known``. What has gone since stays in the copy."""
+    draft = target / ".draft"
+    for inner, status in files_below(source, leave_out=leave_out):
+        path = f"{name}/{inner}"
+        before = known.find(path)
+        if not stat.S_ISREG(status.st_mode) or (before is not None and _is_as_it_was(status, before)):
+            continue
+        with suppress(FileNotFoundError):  # deleted in the meantime
+            digest, size = copy_file(source / inner, draft)
+            (target / path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            draft.replace(target / path)
+            _note(CopiedFile(path, size, status.st_mtime_ns, digest), write)
+
+
+def join_lists(first: Path, second: Path, write: BinaryIO, copied: Mapping[str, Copied]) -> None:
+    """Write one list out of two, of which the second goes before the first, and count what is in it."""
+    both = heapq.merge(read_list(first), read_list(second), key=lambda file: file.order)
+    for path, files in groupby(both, key=lambda file: file.path):
+        *_, file = files
+        counts = copied[path.split("/", 1)[0]]
+        counts.files += 1
+        counts.bytes += file.size_bytes
+        _note(file, write)
+
+
+def _is_due(path: str) -> bool:
+    return zlib.crc32(path.encode()) % SHARES == datetime.now(UTC).toordinal() % SHARES
+
+
+def _is_sound(source: Path, copy: Path, before: CopiedFile, copied: Copied) -> bool:
+    """Tell whether the copy in the backup before is what was copied. Notes it where that or the file itself is something else."""
+    is_sound = sha256_of(copy) == before.sha256
+    if not is_sound or sha256_of(source) != before.sha256:
+        copied.damaged.append(before.path)
+    return is_sound
 
 
 def _is_as_it_was(status: os.stat_result, before: CopiedFile) -> bool:
     return (status.st_size, status.st_mtime_ns) == (before.size_bytes, before.modified_ns)
 
 
-def _note(copied: Copied, file: CopiedFile, write: BinaryIO) -> None:
-    copied.files += 1
-    copied.bytes += file.size_bytes
+def _note(file: CopiedFile, write: BinaryIO) -> None:
     write.write(json.dumps(asdict(file)).encode() + b"\n")
 
 

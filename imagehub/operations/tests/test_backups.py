@@ -1,6 +1,7 @@
 """Backups that are made, lost everything after, and put back: rows and bytes are what they were, on both databases."""
 
 import json
+import os
 import shutil
 import stat
 from pathlib import Path
@@ -8,14 +9,20 @@ from pathlib import Path
 import pytest
 from django.conf import settings as django_settings
 from django.contrib.auth.models import User
+from django.contrib.sessions.backends.db import SessionStore
+from django.contrib.sessions.models import Session
 from django.core.management import CommandError, call_command
 from django.db import connection
 
+from albums.models import Image
+from albums.tests.factories import ImageFactory, picture
+from imagehub import storage
 from imagehub.accounts.models import AuditEntry
 from imagehub.accounts.tests.factories import UserFactory
 from imagehub.jobs import presence
 from imagehub.jobs.clusters import Cluster
 from imagehub.operations import backups, database_copies, file_copies
+from imagehub.operations.database_copies import CopyFailed
 from imagehub.operations.file_copies import BackupDamaged
 from imagehub.roots import media_root, models_root, training_root
 
@@ -225,8 +232,173 @@ def test_nothing_is_restored_under_clusters_at_work(folder, filled):
     backups.make_backup(folder)
     presence.announce(Cluster.DEFAULT)
 
-    with pytest.raises(CommandError, match=r"clusters are at work on this database \(default\)"):
+    with pytest.raises(CommandError, match=r"Clusters are at work on this database \(default\)"):
         call_command("restore", the_only(folder), "--force")
+
+
+def test_nothing_is_restored_while_somebody_has_the_database_open(folder, filled):
+    backups.make_backup(folder)
+    other = connection.copy()
+    with other.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM auth_user")
+        try:
+            with pytest.raises(CommandError, match="Stop the web server and the clusters first"):
+                call_command("restore", the_only(folder), "--force")
+        finally:
+            other.close()
+
+
+def test_a_copy_that_breaks_off_in_the_middle_leaves_the_rows(folder, filled):
+    backups.make_backup(folder)
+    snapshot = the_only(folder)
+    dump = snapshot / database_copies.FILE_NAMES[connection.vendor]
+    dump.write_bytes(dump.read_bytes()[: dump.stat().st_size * 7 // 10])
+    manifest = json.loads((snapshot / "manifest.json").read_text())
+    manifest["sha256"][dump.name] = file_copies.sha256_of(dump)
+    (snapshot / "manifest.json").write_text(json.dumps(manifest))
+    UserFactory()
+    rows = all_rows()
+
+    with pytest.raises(CopyFailed, match=r"(pg_restore|SQLite) says"):
+        backups.restore(snapshot, force=True)
+
+    assert all_rows() == rows
+
+
+def test_an_error_of_sql_in_the_middle_leaves_the_rows(folder, filled):
+    if connection.vendor != "postgresql":
+        pytest.skip("SQLite copies pages")
+    backups.make_backup(folder)
+    with connection.cursor() as cursor:
+        # A view is no table: it stays, and is in the way of the table of its name.
+        cursor.execute("DROP TABLE django_session; CREATE VIEW django_session AS SELECT 1 AS one")
+    User.objects.all().delete()
+    UserFactory()
+    rows = all_rows()
+    try:
+        with pytest.raises(CopyFailed, match=r"psql says: .*django_session.* as it was"):
+            backups.restore(the_only(folder), force=True)
+        assert all_rows() == rows
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute("DROP VIEW django_session")
+        backups.restore(the_only(folder), force=True)
+    assert User.objects.count() == 2
+
+
+@pytest.mark.parametrize("program", ["psql", "pg_restore"])
+def test_without_the_programs_nothing_is_touched(folder, filled, monkeypatch, tmp_path, program):
+    if connection.vendor != "postgresql":
+        pytest.skip("SQLite needs no program")
+    backups.make_backup(folder)
+    (tmp_path / "bin").mkdir()
+    for other in {"psql", "pg_restore"} - {program}:
+        (tmp_path / "bin" / other).symlink_to(shutil.which(other))
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    shutil.rmtree(media_root())
+    rows = all_rows()
+
+    with pytest.raises(CopyFailed, match=f"{program} is not installed"):
+        backups.restore(the_only(folder), force=True)
+
+    assert all_rows() == rows
+    assert not media_root().exists()
+
+
+@pytest.mark.once
+def test_who_was_signed_in_then_is_not_signed_in_again(folder, filled):
+    session = SessionStore()
+    session.create()
+    backups.make_backup(folder)
+
+    assert backups.restore(the_only(folder), force=True).sessions_ended == 1
+    assert not Session.objects.exists()
+    backups.restore(the_only(folder), force=True, keep_sessions=True)
+    assert Session.objects.exists()
+
+
+def test_what_is_deleted_meanwhile_is_in_the_backup_as_far_as_its_rows_are(
+    folder, filled, monkeypatch, capsys
+):
+    """The first look has `early`, the second `new`; `lost` lived between the two, and the database has its row."""
+    colors = {name: picture(color=name) for name in ("red", "green", "blue")}
+    early = ImageFactory(content=colors["red"])
+    save = database_copies.save
+
+    def save_while_others_work(draft: Path) -> Path:
+        new, lost = ImageFactory(content=colors["green"]), ImageFactory(content=colors["blue"])
+        dump = save(draft)
+        for image in (early, lost):
+            Image.objects.filter(pk=image.pk).delete()
+            assert storage.delete(image.storage_name)
+        names.extend(image.storage_name for image in (early, new, lost))
+        return dump
+
+    names: list[str] = []
+    monkeypatch.setattr(database_copies, "save", save_while_others_work)
+
+    call_command("backup", folder)
+
+    is_there = [(the_only(folder) / "media" / name).is_file() for name in names]
+    assert is_there == [True, True, False]
+    told = capsys.readouterr().err
+    assert "Rows name files that are not there (see check_storage): 1\n" in told
+    assert f"media/{names[2]}" in told
+    assert backups.check(the_only(folder)).files == len(FILES) + 2
+
+
+@pytest.mark.once
+def test_a_root_that_is_not_mounted_deletes_no_backup(folder, filled, monkeypatch):
+    names = iter([f"2026010{day}T000000Z" for day in range(1, 6)])
+    monkeypatch.setattr(backups, "_name", lambda: next(names))
+    call_command("backup", folder)
+    media_root().rename(filled / "elsewhere")
+
+    with pytest.raises(CommandError, match="The root media is not there"):
+        call_command("backup", folder, "--keep", "1")
+    media_root().mkdir()
+    for _ in range(2):  # the empty one is not what the next is measured by
+        with pytest.raises(CommandError, match="media has 0 files and had 3"):
+            call_command("backup", folder, "--keep", "1")
+    assert len(list(backups.finished(folder))) == 3
+
+    media_root().rmdir()
+    (filled / "elsewhere").rename(media_root())
+    assert backups.make_backup(folder).copied["media"].linked == 3
+    shutil.rmtree(media_root())
+    media_root().mkdir()
+    call_command("backup", folder, "--keep", "1", "--accept-fewer")
+    assert the_only(folder).name == "20260105T000000Z"
+
+
+@pytest.mark.once
+def test_files_that_rot_are_found_and_not_handed_on(folder, filled, monkeypatch, capsys):
+    names = iter([f"2026010{day}T000000Z" for day in range(1, 3)])
+    monkeypatch.setattr(backups, "_name", lambda: next(names))
+    monkeypatch.setattr(file_copies, "SHARES", 1)
+    first = backups.make_backup(folder).path
+    rotten, kept = "media/images/ab/first.png", "models/adapters/x.safetensors"
+    for path in (filled / rotten, first / kept):
+        status = path.stat()
+        path.write_bytes(b"X" + path.read_bytes()[1:])
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+    with pytest.raises(CommandError, match="files were damaged"):
+        call_command("backup", folder)
+
+    second = max(backups.finished(folder))
+    assert backups.check(second).files == len(FILES)
+    assert [(second / path).read_bytes() for path in (rotten, kept)] == [FILES[rotten], FILES[kept]]
+    told = capsys.readouterr().err
+    assert rotten in told
+    assert kept in told
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("where", ["media/backups", "media", "."])
+def test_a_backup_does_not_copy_itself(filled, where):
+    with pytest.raises(CommandError, match="it would copy itself"):
+        call_command("backup", filled / where)
 
 
 @pytest.mark.once
