@@ -146,8 +146,10 @@ def chart() -> None:
                 rendered = loaded.render(values, name="imagehub", namespace="imagehub")
             except helm_python.HelmError as error:
                 raise Faulty(f"{name}: {error}") from error
-        for document in _documents(rendered):
+        documents = list(_documents(rendered))
+        for document in documents:
             _validate(name, document)
+        _check_order(name, documents)
     with helm_python.Chart.load(CHART) as loaded:
         try:
             loaded.validate_schema({"environment": {"IMAGEHUB_SECRET_KEY": "x"}})
@@ -160,6 +162,28 @@ def _documents(rendered: dict[str, str]) -> Iterator[dict[str, Any]]:
     for path, text in rendered.items():
         if not path.endswith(".txt"):
             yield from (document for document in yaml.safe_load_all(text) if document)
+
+
+def _check_order(name: str, documents: list[dict[str, Any]]) -> None:
+    """Refuse pods that use what is made at another time: hooks come first, go, and are not rolled back with a release."""
+    made: dict[str, set[bool]] = {}
+    for document in documents:
+        if document["kind"] in {"ConfigMap", "ServiceAccount"}:
+            made.setdefault(document["metadata"]["name"], set()).add(_is_hook(document))
+    for document in documents:
+        if document["kind"] in {"Deployment", "Job"}:
+            where = f"{name}: {document['kind']} {document['metadata']['name']}"
+            pod = document["spec"]["template"]["spec"]
+            used = set(re.findall(r"'configMap(?:Ref)?': {'name': '([^']+)'", str(pod)))
+            for other in used | {pod["serviceAccountName"]}:
+                if made.get(other) != {_is_hook(document)}:
+                    raise Faulty(f"{where}: {other} is made at another time")
+            if str(pod).count("'httpGet'") != str(pod).count("'httpHeaders': [{'name': 'Host'"):
+                raise Faulty(f"{where}: a probe does not name the Host, and would be refused")
+
+
+def _is_hook(document: dict[str, Any]) -> bool:
+    return "helm.sh/hook" in document["metadata"].get("annotations", {})
 
 
 def _validate(name: str, document: dict[str, Any]) -> None:

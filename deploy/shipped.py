@@ -1,5 +1,6 @@
 """The shipped units and the shipped site of nginx, run without systemd: only paths, ports and the certificate differ."""
 
+import json
 import os
 import re
 import select
@@ -48,6 +49,14 @@ def settings_of(unit: str, *, instance: str = "") -> dict[str, list[str]]:
             name, _, value = line.partition("=")
             found.setdefault(name, []).append(value.replace("%i", instance))
     return found
+
+
+def health_check(image: str, site: Site) -> list[str]:
+    """Return the command by which a container of an image (``web``, ``worker``) is asked whether it is well, for this copy."""
+    text = (DEPLOY / "docker" / "Dockerfile").read_text()
+    stage = re.split(r"^FROM ", text.split(f" AS {image}\n")[1], flags=re.MULTILINE)[0]
+    command = json.loads(re.search(r"HEALTHCHECK.*?CMD (\[.*\])$", stage, re.MULTILINE | re.DOTALL)[1])
+    return [part.replace("'127.0.0.1', 8000", f"'127.0.0.1', {site.web_port}") for part in command]
 
 
 def environment(site: Site, differing: Mapping[str, str]) -> dict[str, str]:

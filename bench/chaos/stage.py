@@ -1,5 +1,6 @@
 """The instance that is treated badly, and what starts its supervisor anew as an init system would."""
 
+import ctypes
 import os
 import re
 import signal
@@ -22,6 +23,7 @@ RESERVE_BYTES = 8 * 1024 * 1024
 RESTART_SECONDS = 1.0
 TEND_SECONDS = 0.2
 STOP_SECONDS = 90.0
+_PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 LATE = "did not end within its grace time"
 """What the supervisor says of a service that it had to kill."""
 
@@ -75,7 +77,7 @@ class Stage:
 
     def start(self) -> None:
         """Start the supervisor. What its dead children leave behind is ours from then on."""
-        parent_death.adopt_orphans()
+        _adopt_orphans()
         with self.instance.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "manage.py", "supervise", "--port", str(self.port), "--grace", "40"],
@@ -153,6 +155,11 @@ class Stage:
             command = Path(f"/proc/{pid}/exe").readlink().name
             return command.startswith("python") and not _is_supervisor(pid)
         return False
+
+
+def _adopt_orphans() -> None:
+    """Become the parent of every descendant whose own parent dies, as init would (prctl(2)). Linux only, as all of this."""
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def _is_supervisor(pid: int) -> bool:

@@ -98,6 +98,7 @@ def environment(site: Site, process_env) -> dict[str, str]:
         "REDIS_URL": os.environ["REDIS_URL"],
         "IMAGEHUB_SECRET_KEY": secrets.token_urlsafe(64),
         "PATH": os.environ["PATH"],
+        "IMAGEHUB_HEARTBEAT": str(site.folder / "heartbeat"),
     }
     return shipped.environment(site, differing)
 
@@ -183,6 +184,14 @@ def test_the_shipped_set_up_serves_makes_pictures_and_stops(site, environment, n
     wait_for(
         lambda: anybody.get("/api/health/ready").status_code == 200, seconds=60, what="the set-up is ready"
     )
+
+    # Probes of containers, of which the first has to name the site.
+    probe = shipped.health_check("web", site)
+    by_proxy = environment | {"http_proxy": "http://127.0.0.1:9", "no_proxy": ""}
+    subprocess.run([sys.executable, *probe[1:]], env=by_proxy, check=True, timeout=20)
+    stranger = environment | {"IMAGEHUB_ALLOWED_HOSTS": "127.0.0.1"}
+    assert subprocess.run([sys.executable, *probe[1:]], env=stranger, check=False, timeout=20).returncode == 1
+    subprocess.run(shipped.health_check("worker", site), env=environment, check=True, timeout=20)
 
     # Plain HTTP leads to TLS; pages come with their styles.
     plain = requests.get(

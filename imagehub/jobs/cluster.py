@@ -14,7 +14,7 @@ from imagehub.database import drop_connections
 from imagehub.jobs import parent_death, presence, stopping
 from imagehub.jobs.clusters import Cluster
 from imagehub.jobs.queue import is_ringing, ring
-from imagehub.jobs.systemd import notify
+from imagehub.jobs.systemd import beat, notify
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ def run_cluster(cluster: Cluster) -> None:
         if time.monotonic() >= next_look:
             next_look = time.monotonic() + presence.KEEP_ALIVE_SECONDS
             _keep_alive(cluster, watch)
-            notify("WATCHDOG=1")
+            beat()
         time.sleep(POLL_SECONDS)
     notify("STOPPING=1")
     process.stop()

@@ -10,7 +10,6 @@ import sys
 from collections.abc import Callable
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
-_PR_SET_CHILD_SUBREAPER = 36
 
 _prctl: Callable[..., int] | None = None
 if sys.platform == "linux":
@@ -50,9 +49,3 @@ def tie_future_forks() -> None:
     main process is killed.
     """
     os.register_at_fork(after_in_child=die_with_parent)
-
-
-def adopt_orphans() -> None:
-    """Become the parent of every descendant whose own parent dies, as init would (prctl(2))."""
-    if _prctl is not None:
-        _prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)

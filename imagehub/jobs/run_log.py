@@ -17,7 +17,6 @@ from uuid import UUID
 
 from imagehub.context import job_id, request_id
 from imagehub.redaction import redact
-from imagehub.roots import logs_root
 
 if TYPE_CHECKING:
     from imagehub.jobs.models import Job
@@ -224,6 +223,8 @@ def tail_of_job(path: Path, job: UUID, *, lines: int) -> list[str]:
 
 def tail_of_worker(job: "Job", program: str, *, lines: int) -> list[str]:
     """Return the last lines about a job in ``<program>-<pid>.log``, which the jobs of a worker share; none of another machine's."""
+    from imagehub.roots import logs_root  # knows Django, which the rest of this file does not need
+
     host, _, pid = job.worker.rpartition(":")
     if host != socket.gethostname() or not pid.isdigit():
         return []

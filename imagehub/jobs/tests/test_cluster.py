@@ -92,11 +92,12 @@ def busy_worker(errand: Errand) -> int:
 
 def test_messages_delivered_three_times_and_killed_workers_leave_one_effect_a_job(process_env):
     owner = UserFactory()
-    errands = [ErrandFactory(owner=owner, seconds=0.5) for _ in range(16)]
     chance = random.Random(4)
     victims: Counter[str] = Counter()
 
     with cluster(process_env), cluster(process_env):
+        # Not before both are there: the first one rings for itself, and may be done when the second one starts.
+        errands = [ErrandFactory(owner=owner, seconds=0.5) for _ in range(16)]
         for _ in range(3 * len(errands)):
             ring(Cluster.SCRAPING)
         kills = 0

@@ -2,17 +2,11 @@
 
 import os
 import socket
-from io import StringIO
+import time
 
 import pytest
-from django.core.management import CommandError, call_command
-from django.db import OperationalError
-from django.utils import timezone
 
-from imagehub.jobs import presence
-from imagehub.jobs.clusters import Cluster
-from imagehub.jobs.models import WorkerPresence
-from imagehub.jobs.systemd import notify
+from imagehub.jobs.systemd import beat, notify
 
 
 @pytest.mark.once
@@ -35,31 +29,20 @@ def test_nobody_needs_to_listen(address, monkeypatch):
     notify("WATCHDOG=1")
 
 
-@pytest.mark.django_db
-class TestCheckCluster:
-    def check(self) -> str:
-        said = StringIO()
-        call_command("check_cluster", "scraping", stdout=said, stderr=said)
-        return said.getvalue()
+@pytest.mark.once
+def test_a_beat_makes_the_file_of_probes_young_again(tmp_path, monkeypatch):
+    file = tmp_path / "heartbeat"
+    monkeypatch.setenv("IMAGEHUB_HEARTBEAT", str(file))
+    beat()
+    os.utime(file, (0, 0))
 
-    def test_a_cluster_of_this_machine_that_answers_is_well(self):
-        presence.announce(Cluster.SCRAPING)
+    beat()
 
-        assert "works" in self.check()
+    assert time.time() - file.stat().st_mtime < 60
 
-    def test_one_that_is_silent_of_another_machine_or_of_another_name_is_none(self):
-        presence.announce(Cluster.DEFAULT)
-        WorkerPresence.objects.create(cluster="scraping", host="elsewhere", pid=1)
-        row = presence.announce(Cluster.SCRAPING)
-        WorkerPresence.objects.filter(pk=row.pk).update(seen_at=timezone.now() - 2 * presence.STALE)
 
-        with pytest.raises(CommandError, match="No cluster scraping of this machine"):
-            self.check()
+@pytest.mark.once
+def test_a_beat_that_nobody_can_see_is_no_reason_to_fail(monkeypatch):
+    monkeypatch.setenv("IMAGEHUB_HEARTBEAT", "/no/such/place")
 
-    def test_while_the_database_is_away_nothing_is_started_anew(self, monkeypatch):
-        def fail(*args, **kwargs):
-            raise OperationalError
-
-        monkeypatch.setattr(presence, "live", fail)
-
-        assert "nothing is known" in self.check()
+    beat()

@@ -20,7 +20,6 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 
 {{- /* What every pod of ours has in common. */ -}}
 {{- define "imagehub.pod" -}}
-serviceAccountName: {{ include "imagehub.fullname" . }}
 automountServiceAccountToken: false
 enableServiceLinks: false
 {{- with .Values.image.pullSecrets }}
@@ -39,6 +38,23 @@ securityContext:
 allowPrivilegeEscalation: false
 readOnlyRootFilesystem: true
 capabilities: {drop: [ALL]}
+{{- end }}
+
+{{- /* The variables that are not secret. */ -}}
+{{- define "imagehub.variables" -}}
+IMAGEHUB_ENV: production
+IMAGEHUB_ALLOWED_HOSTS: {{ .Values.host | quote }}
+IMAGEHUB_TRUSTED_PROXIES: {{ .Values.trustedProxies | quote }}
+IMAGEHUB_CONFIG: /etc/imagehub/config.yaml
+WEB_CONCURRENCY: {{ .Values.web.processes | quote }}
+{{- range $name, $value := .Values.environment }}
+{{ $name }}: {{ $value | quote }}
+{{- end }}
+{{- end }}
+
+{{- define "imagehub.config" -}}
+config.yaml: |
+  {{- .Values.config | default "{}" | nindent 2 }}
 {{- end }}
 
 {{- define "imagehub.environment" -}}
