@@ -100,10 +100,10 @@ def work_off(cluster: Cluster) -> int:
     return taken
 
 
-def _tell_facts(cluster: Cluster) -> None:
+def _tell_facts(cluster: Cluster, *, at_once: bool = False) -> None:
     """Publish what the kinds of a cluster say of themselves, now and then."""
     global _facts_told_at
-    if time.monotonic() - _facts_told_at < FACTS_SECONDS:
+    if not at_once and time.monotonic() - _facts_told_at < FACTS_SECONDS:
         return
     _facts_told_at = time.monotonic()
     tellers = [kind.facts for kind in kinds(cluster=cluster) if kind.facts is not None]
@@ -132,13 +132,15 @@ def run_next(kind: JobKind) -> bool:
 def _has_room(kind: JobKind) -> bool:
     """Tell whether there is room for what a job of a kind writes. Else it waits: begun, it would only fail."""
     problem = lack_of_room(kind.writes_to)
-    if bool(problem) != (kind.name in _without_room):
-        if problem:
-            logger.warning("No %s jobs are taken: %s", kind.name, problem)
-            _without_room[kind.name] = problem
-        else:
-            logger.info("There is room for %s jobs again", kind.name)
-            del _without_room[kind.name]
+    if problem == _without_room.get(kind.name, ""):
+        return not problem
+    if problem:
+        logger.warning("No %s jobs are taken: %s", kind.name, problem)
+        _without_room[kind.name] = problem
+    else:
+        logger.info("There is room for %s jobs again", kind.name)
+        del _without_room[kind.name]
+    _tell_facts(kind.cluster, at_once=True)  # the job that begins now may take hours
     return not problem
 
 

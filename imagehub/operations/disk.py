@@ -8,7 +8,7 @@ import fcntl
 import os
 import socket
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime, timedelta
@@ -16,6 +16,7 @@ from math import ceil
 
 import structlog
 from django.conf import settings
+from django.core.cache import cache
 from django.db import transaction
 from django.db.models import QuerySet
 from django.template.defaultfilters import filesizeformat
@@ -24,10 +25,11 @@ from django.utils import timezone
 from imagehub.config import get_config
 from imagehub.jobs import presence
 from imagehub.jobs.clusters import Cluster
-from imagehub.operations import notify
+from imagehub.jobs.models import WorkerPresence
+from imagehub.operations import notify, purges
 from imagehub.operations.filesystems import FileSystem, file_systems
 from imagehub.operations.forecast import Forecast, days_until, growth_per_day
-from imagehub.operations.models import DiskAlert, DiskSnapshot
+from imagehub.operations.models import DiskAlert, DiskSnapshot, Purge
 from imagehub.operations.usage import usage_of_roots
 
 logger = structlog.stdlib.get_logger(__name__)
@@ -36,29 +38,40 @@ HYSTERESIS_PERCENT = 2.0
 """So far below the threshold an alert is over: a disk that breathes at the threshold is one alert, and not one an hour."""
 
 GONE = timedelta(days=2)
-"""A machine that has looked at no disk for so long, or for twice the time between two looks, is no longer there."""
+"""A machine that has taken no snapshot for so long, or for three times the time between two, is no longer shown."""
+
+UNSEEN = timedelta(hours=1)
+"""A machine of which nothing was seen for so long, neither a cluster nor a snapshot, has no alerts any more."""
 
 FORECAST_DAYS = 30
 """What was before says little of how fast a disk fills now."""
+
+DAYS_LEFT_SECONDS = 600
 
 MOST_POINTS = 200
 """So many snapshots of one machine at most are read, evenly spread, however long ago the first was."""
 
 
 def look(*, is_sample_due: bool | None = None) -> DiskSnapshot | None:
-    """Judge how full the disks of this machine are, send what waits, and take a snapshot if one is due; return it.
+    """Judge how full the disks of this machine are, take a snapshot if one is due, and send what waits; return the snapshot.
 
-    Alerts go first, for a snapshot may take long. Harmless when repeated, or twice at once.
+    While a snapshot takes long, the next look sends what waits. Harmless when repeated, or twice at once.
 
     Args:
-        is_sample_due: whether to take a snapshot, if not when the clock says so.
+        is_sample_due: whether to take a snapshot, if not when the clock says so and no purge is at work.
     """
     judge(file_systems())
-    notify.deliver_waiting()
-    if not (_is_due() if is_sample_due is None else is_sample_due):
+    try:
+        return _sample(is_due=is_sample_due)
+    finally:
+        notify.deliver_waiting()
+
+
+def _sample(*, is_due: bool | None) -> DiskSnapshot | None:
+    if not (_is_due() and not _is_purging() if is_due is None else is_due):
         return None
     with _alone() as is_alone:
-        if not is_alone or not (is_sample_due or _is_due()):
+        if not is_alone or not (is_due or _is_due()):
             return None
         snapshot = take_snapshot()
     _forget_old()
@@ -117,6 +130,21 @@ def forecast(system: FileSystem, snapshots: Iterable[DiskSnapshot]) -> Forecast:
     return Forecast(None if growth is None else round(growth), days_until(left, growth))
 
 
+def days_left(snapshot: DiskSnapshot) -> dict[str, float]:
+    """Return for how many days the file systems of a snapshot last, by name, as far as anybody can tell.
+
+    It says the same until there is a new snapshot, and so is worked out once in a while.
+    """
+    key = f"disk-days-left:{snapshot.pk}"
+    found: dict[str, float] | None = cache.get(key)
+    if found is None:
+        before = history(snapshot.host, days=FORECAST_DAYS)
+        ahead = {system.name: forecast(system, before).days_left for system in systems_of(snapshot)}
+        found = {name: days for name, days in ahead.items() if days is not None}
+        cache.set(key, found, DAYS_LEFT_SECONDS)
+    return found
+
+
 def open_alerts() -> QuerySet[DiskAlert]:
     """Return the file systems that are too full, the newest alert first."""
     return DiskAlert.objects.filter(cleared_at=None).order_by("-raised_at", "-id")
@@ -126,19 +154,28 @@ def judge(systems: Sequence[FileSystem]) -> None:
     """Raise an alert for each file system of this machine that has become too full, and clear those that are over, each once."""
     host = socket.gethostname()
     threshold = get_config().disk.alert_percent
-    by_name = {system.name: system for system in systems}
-    raised = {alert.filesystem: alert for alert in open_alerts().filter(host=host)}
-    for name, system in by_name.items():
-        if system.fullness >= threshold and name not in raised:
+    by_root = {root: system for system in systems for root in system.roots}
+    raised = {alert: _meant(alert, by_root) for alert in open_alerts().filter(host=host)}
+    for system in systems:
+        if system.fullness >= threshold and system not in raised.values():
             _raise(host, system, threshold)
-    for name, alert in raised.items():
-        system = by_name.get(name)
-        if system is None or system.fullness < threshold - HYSTERESIS_PERCENT:
-            _clear(alert, system)
-    there = DiskSnapshot.objects.filter(taken_at__gte=timezone.now() - _gone_after()).values("host")
-    for alert in open_alerts().exclude(host=host).exclude(host__in=there):
-        if alert.raised_at < timezone.now() - _gone_after():
-            _clear(alert, None)
+    for alert, now in raised.items():
+        if now is not None and now.fullness < threshold - HYSTERESIS_PERCENT:
+            _clear(alert, now)
+    since = timezone.now() - UNSEEN
+    looked_at = DiskSnapshot.objects.filter(taken_at__gte=since).values("host")
+    at_work = WorkerPresence.objects.filter(seen_at__gte=since).values("host")
+    others = open_alerts().filter(raised_at__lt=since).exclude(host=host)
+    for alert in others.exclude(host__in=looked_at).exclude(host__in=at_work):
+        _clear(alert, None)
+
+
+def _meant(alert: DiskAlert, by_root: Mapping[str, FileSystem]) -> FileSystem | None:
+    """Return the file system of an alert as it is now; None where it cannot be looked at now, and so is no better.
+
+    Roots have names that stay. Of several on it one may be out of reach for a while, and devices have other numbers after each start.
+    """
+    return next((by_root[root] for root in alert.roots if root in by_root), None)
 
 
 def overdue() -> timedelta | None:
@@ -176,7 +213,7 @@ def _raise(host: str, system: FileSystem, threshold: float) -> None:
 
 def _clear(alert: DiskAlert, system: FileSystem | None) -> None:
     percent = round(system.fullness, 1) if system else None
-    now = f"is {percent} % full" if system else "is no longer there"
+    now = f"is {percent} % full" if system else "belongs to a machine that is no longer there"
     facts = {
         "host": alert.host,
         "filesystem": alert.filesystem,
@@ -189,7 +226,7 @@ def _clear(alert: DiskAlert, system: FileSystem | None) -> None:
             said = f"The alert is over: the disk of {alert.host} with {alert.filesystem} {now}."
             notify.announce("disk.alert_cleared", said, facts)
     if is_ours:
-        logger.info("disk.alert_cleared", **facts)
+        logger.info("disk.alert_cleared", is_machine_there=system is not None, **facts)
 
 
 def _interval() -> timedelta:
@@ -197,7 +234,15 @@ def _interval() -> timedelta:
 
 
 def _gone_after() -> timedelta:
-    return max(GONE, 2 * _interval())
+    return max(GONE, 3 * _interval())
+
+
+def _is_purging() -> bool:
+    """Tell whether one of the two workers of the cluster ``default`` has a purge at hand: the other one is for all the rest."""
+    kinds = [kind.name for kind in purges.kinds(cluster=Cluster.DEFAULT)]
+    rows = Purge.objects.filter(kind__in=kinds, state=Purge.State.WORKING)
+    since = timezone.now() - purges.LOST
+    return rows.filter(worked_at__gte=since).exclude(origin=Purge.Origin.COMMAND).exists()
 
 
 def _is_due() -> bool:

@@ -2,8 +2,7 @@
 
 import logging
 import os
-from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from imagehub.room import nearest_folder
@@ -37,33 +36,40 @@ class FileSystem:
 
 def file_systems() -> list[FileSystem]:
     """Return those that our roots lie on, each once. A root that cannot be looked at is logged and left out."""
-    by_device = defaultdict(list)
-    places = {}
+    by_device: dict[int, _Seen] = {}
     for name, path in every_root().items():
         try:
             there = nearest_folder(path)
             device = there.stat().st_dev
+            if device not in by_device:
+                by_device[device] = _Seen(_mount_of(there), os.statvfs(there))
         except OSError as error:  # its text would name the path
             logger.error("The disk of the %s files cannot be looked at: %s", name, error.strerror)
-            continue
-        by_device[device].append(name)
-        places.setdefault(device, there)
-    return [_look(places[device], roots) for device, roots in by_device.items()]
+        else:
+            by_device[device].roots.append(name)
+    return [_told(seen) for seen in by_device.values()]
 
 
-def _look(path: Path, roots: list[str]) -> FileSystem:
-    found = os.statvfs(path)
+@dataclass
+class _Seen:
+    mount: Path
+    figures: os.statvfs_result
+    roots: list[str] = field(default_factory=list)
+
+
+def _told(seen: _Seen) -> FileSystem:
+    found = seen.figures
     unit = found.f_frsize
     used, free = (found.f_blocks - found.f_bfree) * unit, found.f_bavail * unit
     return FileSystem(
-        name=", ".join(roots),
-        mount=str(_mount_of(path)),
+        name=", ".join(seen.roots),
+        mount=str(seen.mount),
         total_bytes=found.f_blocks * unit,
         used_bytes=used,
         free_bytes=free,
         percent_used=_percent(used, used + free),
         inodes_percent_used=_percent(found.f_files - found.f_ffree, found.f_files),
-        roots=roots,
+        roots=seen.roots,
     )
 
 

@@ -16,6 +16,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 
 import imagehub
 from imagehub import failover_cache, rate_limits, request_counts
+from imagehub.config import get_config
 from imagehub.jobs import presence
 from imagehub.jobs.clusters import Cluster
 from imagehub.jobs.models import JobStatus
@@ -200,6 +201,11 @@ def _disks() -> Iterator[Metric]:
             "filesystem_free_bytes", "Free space, as of the last look.", "host", "filesystem"
         ),
     }
+    left = _gauge(
+        "filesystem_days_left", "Until it is full, as it has grown for a month.", "host", "filesystem"
+    )
+    interval = _gauge("disk_sample_interval_seconds", "How often disks should be looked at.")
+    interval.add_metric([], get_config().disk.sample_hours * 3600)
     used = _gauge("storage_bytes", "What files of ours take.", "host", "root", "kind")
     files = _gauge("storage_files", "How many files of ours there are.", "host", "root", "kind")
     for snapshot in disk.latest_of_each():
@@ -207,6 +213,8 @@ def _disks() -> Iterator[Metric]:
         for filesystem in snapshot.filesystems:
             for name, family in space.items():
                 family.add_metric([snapshot.host, filesystem["name"]], filesystem[name])
+        for filesystem_name, days in disk.days_left(snapshot).items():
+            left.add_metric([snapshot.host, filesystem_name], days)
         for root, of_root in snapshot.usage.items():
             for kind, amount in of_root.items():
                 used.add_metric([snapshot.host, root, kind], amount["bytes"])
@@ -214,7 +222,7 @@ def _disks() -> Iterator[Metric]:
     alerts = _gauge("disk_alert", "1: the file system is too full.", "host", "filesystem")
     for host, filesystem in disk.open_alerts().values_list("host", "filesystem"):
         alerts.add_metric([host, filesystem], 1)
-    yield from (taken, *space.values(), used, files, alerts)
+    yield from (taken, interval, *space.values(), left, used, files, alerts)
 
 
 def _purges() -> Iterator[Metric]:

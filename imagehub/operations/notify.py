@@ -62,7 +62,8 @@ def deliver_waiting() -> int:
     """Send what waits, the oldest first; return how much arrived.
 
     Of two who do it at once each sends what the other does not. A way on which one notice got lost is left alone until the next
-    time. A process that dies between sending and noting that has told it twice: the ``id`` is the same then.
+    time; one that cannot be made at all holds up nothing else. A process that dies between sending and noting that has told it
+    twice: the ``id`` is the same then.
     """
     arrived = 0
     for channel in channels():
@@ -77,9 +78,11 @@ def deliver_waiting() -> int:
             try:
                 SENDERS[notice.channel](notice)
             except NotDelivered as error:
-                Notice.objects.filter(pk=notice.pk).update(failure=str(error))
-                logger.warning("notice.not_delivered", channel=channel, alert=notice.name, reason=str(error))
+                _note(notice, str(error))
                 break
+            except Exception as error:  # noqa: BLE001 - a header or an address that makes no sense; its text may name it
+                _note(notice, type(error).__name__)
+                continue
             Notice.objects.filter(pk=notice.pk).update(sent_at=timezone.now(), failure="")
             arrived += 1
     return arrived
@@ -88,6 +91,11 @@ def deliver_waiting() -> int:
 def forget_old() -> None:
     """Delete what was told long ago, and what could not be."""
     Notice.objects.filter(created_at__lt=timezone.now() - REMEMBERED).delete()
+
+
+def _note(notice: Notice, reason: str) -> None:
+    Notice.objects.filter(pk=notice.pk).update(failure=reason[:60])
+    logger.warning("notice.not_delivered", channel=notice.channel, alert=notice.name, reason=reason)
 
 
 def _waiting() -> Any:

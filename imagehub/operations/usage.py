@@ -23,7 +23,10 @@ REST = 0.25
 """A rest takes this share of the time that it took to get there: the disk is for others a fifth of the time."""
 
 MOST_SECONDS = 1800
-"""A root whose files cannot all be counted by then is not told of: the cluster ends what takes longer than an hour."""
+"""A root whose files cannot all be counted by then is not told of."""
+
+MOST_SECONDS_TOGETHER = 3000
+"""All roots take no longer than that: the cluster ends what takes longer than an hour, and nothing would be told."""
 
 Places = list[tuple[list[str], str]]
 """What is left of the patterns below a folder, and the kind that each stands for."""
@@ -62,15 +65,16 @@ def usage_of_roots() -> dict[str, dict[str, dict[str, int]]]:
 
     A root that lies in another one counts for itself alone. One that cannot be counted in time is left out.
     """
-    pace = Pace()
+    end = time.monotonic() + MOST_SECONDS_TOGETHER
     roots = {name: Path(os.path.realpath(path)) for name, path in every_root().items()}
     found = {}
     for name, path in roots.items():
         others = {str(other) for other in roots.values() if other != path}
         try:
+            pace = Pace(min(MOST_SECONDS, end - time.monotonic()))
             usage = measure(path, kinds(name), leave_out=others, pace=pace)
         except TooManyFiles:
-            logger.warning("The %s files are too many to be counted in %s s", name, MOST_SECONDS)
+            logger.warning("The %s files are too many to be counted in time", name)
         else:
             found[name] = {kind: asdict(used) for kind, used in usage.items()}
     if not storage.is_local():

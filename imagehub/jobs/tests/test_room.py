@@ -65,6 +65,25 @@ def test_a_job_waits_while_the_disk_is_full_and_is_done_when_it_is_not(small_dis
 
 
 @pytest.mark.usefixtures("errands")
+def test_what_has_changed_is_told_before_a_job_begins_that_may_take_hours(monkeypatch):
+    presence.announce(Cluster.SCRAPING)
+    told = []
+    kind = replace(get_kind("errand"), perform=lambda job, lease: told.append(facts()))
+
+    def facts():
+        return WorkerPresence.objects.get().facts.get(presence.WITHOUT_ROOM)
+
+    monkeypatch.setattr(runner, "lack_of_room", lambda names: "The disk is full.")
+    ErrandFactory()
+    assert not run_next(kind)
+    assert facts() == {"errand": "The disk is full."}
+
+    monkeypatch.setattr(runner, "lack_of_room", lambda names: "")
+    assert run_next(kind)
+    assert told == [None]
+
+
+@pytest.mark.usefixtures("errands")
 def test_one_machine_that_has_room_is_enough():
     for without_room in ({}, {"errand": "The disk is full."}):
         facts = {presence.WITHOUT_ROOM: without_room}

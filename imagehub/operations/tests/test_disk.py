@@ -13,9 +13,9 @@ from rest_framework.test import APIClient
 from imagehub.accounts.tests.factories import UserFactory
 from imagehub.jobs.clusters import Cluster
 from imagehub.jobs.models import WorkerPresence
-from imagehub.operations import disk, health, tasks
+from imagehub.operations import disk, health, notify, purges, tasks
 from imagehub.operations.filesystems import file_systems
-from imagehub.operations.models import DiskAlert, DiskSnapshot, Notice
+from imagehub.operations.models import DiskAlert, DiskSnapshot, Notice, Purge
 from imagehub.operations.tests.factories import GB, DiskSnapshotFactory, file_system
 from imagehub.tests.together import at_once
 
@@ -103,17 +103,48 @@ class TestAlerts:
 
         assert DiskAlert.objects.get().percent_used == 99.0
 
-    def test_what_is_no_longer_there_is_no_longer_too_full(self):
-        disk.judge([file_system(90), file_system(95, name="training")])
-        DiskAlert.objects.create(host="retired", filesystem="var", percent_used=99, threshold_percent=85)
-        DiskAlert.objects.create(host="alive", filesystem="var", percent_used=99, threshold_percent=85)
+    def test_a_machine_that_is_no_longer_there_has_no_alerts_and_the_log_says_so(self, caplog):
+        for host in ("retired", "at work", "looked at"):
+            DiskAlert.objects.create(host=host, filesystem="var", percent_used=99, threshold_percent=85)
         DiskAlert.objects.update(raised_at=timezone.now() - timedelta(days=3))
-        DiskSnapshotFactory(host="alive")
+        for host in ("retired", "at work"):
+            DiskSnapshotFactory(host=host, ago=timedelta(hours=5))
+            WorkerPresence.objects.create(cluster=Cluster.TRAINING.value, host=host, pid=1)
+        WorkerPresence.objects.filter(host="retired").update(seen_at=timezone.now() - timedelta(hours=2))
+        DiskSnapshotFactory(host="looked at", ago=timedelta(minutes=50))
 
-        disk.judge([file_system(90)])
+        disk.judge([])
 
-        still = disk.open_alerts().values_list("host", "filesystem")
-        assert set(still) == {(HOST, "media, var"), ("alive", "var")}
+        assert set(disk.open_alerts().values_list("host", flat=True)) == {"at work", "looked at"}
+        (said,) = [record.msg for record in caplog.records if isinstance(record.msg, dict)]
+        assert (said["event"], said["host"], said["is_machine_there"]) == (
+            "disk.alert_cleared", "retired", False,
+        )  # fmt: skip
+
+    def test_a_root_out_of_reach_changes_no_alert(self):
+        full = file_system(95, name="media, models, var", roots=["media", "models", "var"])
+        disk.judge([full, file_system(90, name="training", roots=["training"])])
+        before = alerts()
+
+        disk.judge([file_system(95, name="models, var", roots=["models", "var"])])
+        disk.judge([])
+        disk.judge([full, file_system(90, name="training", roots=["training"])])
+        assert alerts() == before == [("media, models, var", True), ("training", True)]
+
+        disk.judge([file_system(20, name="models, var", roots=["models", "var"])])
+        assert alerts() == [("media, models, var", False), ("training", True)]
+
+    def test_roots_that_move_to_a_disk_with_room_take_no_alert_along(self):
+        disk.judge([file_system(95)])
+
+        disk.judge(
+            [file_system(20, name="media", roots=["media"]), file_system(90, name="var", roots=["var"])]
+        )
+        disk.judge(
+            [file_system(20, name="media", roots=["media"]), file_system(90, name="var", roots=["var"])]
+        )
+
+        assert alerts() == [("media, var", False), ("var", True)]
 
     def test_a_disk_that_really_fills_and_is_emptied(self, small_disk):
         disk.look(is_sample_due=False)
@@ -169,6 +200,33 @@ class TestLook:
             assert first
             assert disk.look() is None
         assert disk.look() is not None
+
+    @pytest.mark.parametrize(
+        ("origin", "minutes", "is_taken"),
+        [("clock", 50, False), ("person", 1, False), ("clock", 70, True), ("command", 1, True)],
+    )
+    def test_one_worker_stays_free_while_the_other_purges(self, origin, minutes, is_taken):
+        purge = Purge.objects.create(
+            kind=next(purges.kinds(cluster=Cluster.DEFAULT)).name,
+            origin=origin,
+            older_than_days=1,
+            state=Purge.State.WORKING,
+            worked_at=timezone.now() - timedelta(minutes=minutes),
+        )
+        assert (disk.look() is not None) == is_taken
+
+        Purge.objects.filter(pk=purge.pk).update(state=Purge.State.DONE)
+        assert (disk.look() is None) == is_taken
+
+    def test_what_waits_is_sent_though_the_walk_breaks(self, settings, monkeypatch):
+        settings.ALERT_EMAILS = ["ops@example.net"]
+        notify.announce("disk.alert", "The disk is full.", {})
+        monkeypatch.setattr(disk, "usage_of_roots", lambda: 1 / 0)
+
+        with pytest.raises(ZeroDivisionError):
+            disk.look()
+
+        assert Notice.objects.get(name="disk.alert", sentence="The disk is full.").sent_at
 
     def test_forgets_what_is_long_ago(self, set_config):
         set_config("disk: {remembered_days: 7}")

@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+from dataclasses import asdict
 from datetime import timedelta
 
 import pytest
@@ -22,6 +23,7 @@ from imagehub.jobs.models import JobStatus, QueuePause, WorkerPresence
 from imagehub.jobs.tests.factories import ErrandFactory
 from imagehub.operations import metrics, purges, tallies
 from imagehub.operations.models import DiskAlert, DiskSnapshot, Purge, TallyMark
+from imagehub.operations.tests.factories import DiskSnapshotFactory, file_system
 
 pytestmark = pytest.mark.django_db
 
@@ -146,13 +148,11 @@ class TestValues:
                 taken_at=now - timedelta(hours=hours),
                 seconds=1,
                 filesystems=[
-                    {
-                        "name": "/dev/vda1",
-                        "mount": "/",
-                        "total_bytes": 100,
-                        "used_bytes": used,
-                        "free_bytes": 100 - used,
-                    }
+                    asdict(
+                        file_system(
+                            used, name="/dev/vda1", total_bytes=100, used_bytes=used, free_bytes=100 - used
+                        )
+                    )
                 ],
                 usage={"media": {"originals": {"bytes": used, "files": 2}}},
             )
@@ -171,6 +171,18 @@ class TestValues:
         assert value("disk_alert", **place) == 1
         DiskAlert.objects.update(cleared_at=timezone.now())
         assert value("disk_alert", **place) is None
+
+    def test_how_long_disks_last_and_how_often_they_should_be_looked_at(self, set_config):
+        set_config("disk: {sample_hours: 12}\nstorage: {minimum_free_bytes: 0}")
+        for place in range(8):
+            DiskSnapshotFactory(host="one", ago=timedelta(hours=48 - 6 * place), used_percent=80 + place / 4)
+        DiskSnapshotFactory(host="two")
+
+        assert value("filesystem_days_left", host="one", filesystem="media, var") == pytest.approx(
+            18.3, abs=0.2
+        )
+        assert value("filesystem_days_left", host="two", filesystem="media, var") is None
+        assert value("disk_sample_interval_seconds") == 43200
 
     def test_the_last_purge_of_each_kind_that_was_no_rehearsal(self):
         kind = next(iter(purges.kinds())).name

@@ -131,6 +131,27 @@ def test_a_mail_server_that_is_away_is_no_error(settings, caplog):
     assert "ada@example.net" not in caplog.text
 
 
+def test_what_cannot_be_sent_at_all_holds_up_nothing_else(settings, caplog):
+    settings.ALERT_EMAILS = ["ada@example.net"]
+    notify.announce("disk.alert", "The disk of box\nBcc: all@example.net is full.", {})
+    announce()
+
+    assert notify.deliver_waiting() == 1
+
+    assert Notice.objects.order_by("created_at").first().failure == "BadHeaderError"
+    assert "all@example.net" not in caplog.text
+
+
+def test_an_address_that_makes_no_sense_keeps_no_disk_from_being_looked_at(settings, caplog):
+    settings.ALERT_WEBHOOK = f"https://example.net:many/{SECRET}"
+    announce()
+
+    assert disk.look(is_sample_due=True) is not None
+
+    assert Notice.objects.latest("created_at").failure == "ValueError"
+    assert SECRET not in caplog.text
+
+
 def test_one_way_does_not_wait_for_the_other(hook, settings):
     settings.ALERT_EMAILS = ["ada@example.net"]
     hook.status = 500

@@ -110,10 +110,24 @@ class TestRoots:
         put(tmp_path / "media/images/a")
         put(tmp_path / "media/images/b")
         monkeypatch.setattr(usage, "TURN", 2)
-        monkeypatch.setattr(usage, "Pace", lambda: Pace(0))
+        monkeypatch.setattr(usage, "MOST_SECONDS", 0)
 
         assert "media" not in usage_of_roots()
         assert str(tmp_path) not in caplog.text
+
+    def test_each_has_time_of_its_own_within_that_of_all(self, monkeypatch):
+        now, given = [1000.0], {}
+
+        def measure(path, *, pace, **_):
+            given[path.name] = pace._deadline - now[0]
+            now[0] += given[path.name]
+            raise TooManyFiles
+
+        monkeypatch.setattr("time.monotonic", lambda: now[0])
+        monkeypatch.setattr(usage, "measure", lambda path, kinds, **values: measure(path, **values))
+
+        assert usage_of_roots() == {}
+        assert list(given.values()) == [1800, 1200, 0, 0, 0]
 
 
 def days(*values):
