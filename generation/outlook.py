@@ -64,9 +64,13 @@ def _pace(base_model: UUID) -> float | None:
 
 
 def _measured_pace(base_model: UUID) -> float:
-    latest = GenerationJob.objects.filter(
-        status=JobStatus.COMPLETED, base_model=base_model, attempt=1, started_at__isnull=False
-    ).newest_first()[:MEASURED_JOBS]
+    latest = (
+        GenerationJob.objects.filter(
+            status=JobStatus.COMPLETED, base_model=base_model, attempt=1, started_at__isnull=False
+        )
+        .only("started_at", "finished_at", "n", "steps", "width", "height")
+        .newest_first()[:MEASURED_JOBS]
+    )
     return median([(job.finished_at - job.started_at).total_seconds() / work(job) for job in latest] or [0.0])
 
 

@@ -49,12 +49,18 @@ def flush() -> None:
 
 
 def totals(names: Iterable[str]) -> dict[str, int]:
-    """Return where counters stand, by name: what all processes have counted, or this one alone while the shared cache is away."""
+    """Return where counters stand, by name: what all processes have counted, or this one alone while the shared cache is away.
+
+    What this process could not add yet is in no sum of all: another process would not know of it, and whoever asked
+    first one and then the other would see a counter run backwards.
+    """
     flush()
     names = list(names)
-    shared = {} if failover_cache.is_degraded() else cache.get_many([_key(name) for name in names])
+    shared = cache.get_many([_key(name) for name in names])
+    if not failover_cache.is_degraded():
+        return {name: shared.get(_key(name), 0) for name in names}
     with _lock:
-        return {name: shared.get(_key(name), 0) + _own[name] for name in names}
+        return {name: _own[name] for name in names}
 
 
 def forget() -> None:

@@ -26,19 +26,24 @@ TOO_COMPLEX = "54"
 """The one class of PostgreSQL's operational errors that a statement is to blame for (its manual, appendix A)."""
 
 
+LASTING = frozenset({sqlite3.SQLITE_ERROR, sqlite3.SQLITE_READONLY})
+"""SQLite's operational errors that no waiting mends: a wrong statement, and a file that we may not write."""
+
+
 def is_unavailable(error: Error) -> bool:
     """Tell whether an error says nothing of what was asked, but that the database could not answer just now.
 
     It is away, starts, stops, has no space or no connection left, or others held what was needed for too long. SQLite
-    calls a table that is missing an operational error as well; that one is a bug like any other.
+    calls a table that is missing an operational error as well; that one is a bug like any other. So is the wrong use of a
+    cursor, which is an interface error as a connection that was closed is.
     """
     if isinstance(error, InterfaceError):
-        return True
+        return "connection" in str(error) and "closed" in str(error)
     if not isinstance(error, OperationalError):
         return False
     cause = error.__cause__
     if isinstance(cause, sqlite3.Error):
-        return cause.sqlite_errorcode & 0xFF != sqlite3.SQLITE_ERROR
+        return cause.sqlite_errorcode & 0xFF not in LASTING
     return not (getattr(cause, "sqlstate", None) or "").startswith(TOO_COMPLEX)
 
 

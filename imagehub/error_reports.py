@@ -40,6 +40,9 @@ FRAME = ("module", "function", "lineno", "in_app")
 TOLD_TWICE = frozenset({"imagehub.middleware"})
 """The line that ends a request with status 500 follows the one with the error."""
 
+VISITORS = "django.security."
+"""What visitors can log as errors as often as they like, with a word of theirs in it: a host that is none of ours."""
+
 DATABASES = ("django.db", "psycopg", "sqlite3")
 """The texts of their errors may quote rows, and with them prompts."""
 
@@ -83,7 +86,8 @@ def begin(dsn: str, *, environment: str) -> None:
 
 def presentable(event: Event, hint: Hint) -> Event | None:
     """Return what may be told of an event; None: nothing. Called where it happened, so it is known what is to be hidden."""
-    if event.get("logger") in TOLD_TWICE:
+    logger = event.get("logger") or ""
+    if logger in TOLD_TWICE or logger.startswith(VISITORS):
         return None
     told: dict[str, Any] = {name: event[name] for name in ENVELOPE if name in event}  # type: ignore[literal-required]
     record = hint.get("log_record")

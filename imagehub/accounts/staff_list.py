@@ -17,6 +17,9 @@ logger = logging.getLogger(__name__)
 
 GROUP = "Staff by e-mail list"
 
+_has_warned = False
+"""One line for a database that is away is enough."""
+
 
 def apply_to(user: User, email: str) -> None:
     """Make staff of a user whose verified address is on the list, or undo it."""
@@ -51,10 +54,15 @@ def withdraw_before_first_request() -> None:
 
 
 def _first_request(**_: Any) -> None:
+    global _has_warned
     try:
         withdraw_from_unlisted()
     except DatabaseError:
-        logger.warning("The list of staff could not be applied; the next request tries again.")
+        if not _has_warned:
+            logger.warning(
+                "The list of staff could not be applied; each request tries again until it can be."
+            )
+            _has_warned = True
         return
     request_started.disconnect(dispatch_uid=__name__)
 

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from typing import Any
@@ -36,6 +37,9 @@ NOT_FOUND = "There is nothing here, or nothing that you may see."
 
 DATABASE_RETRY_SECONDS = 5
 """What callers are told to wait while the database does not answer: a server that was restarted is back by then."""
+
+TRACE_SECONDS = 60.0
+_traced_at: float | None = None
 
 HTTP_STATUS = {Conflict: 409, NotReady: 422, TooMany: 429, ImageHubError: 400}
 
@@ -178,7 +182,7 @@ def _as_api_exception(error: Exception, request: Request) -> Exception:
         conflict.status_code = HTTP_STATUS[Conflict]
         return conflict
     if isinstance(error, DatabaseError) and is_unavailable(error):
-        logger.error("The database did not answer at %s: %s", request.path, type(error).__name__)
+        _log_unavailable(error, request.path)
         return DatabaseUnavailable()
     if isinstance(error, ModelValidationError):
         return exceptions.ValidationError(get_error_detail(error))
@@ -193,6 +197,21 @@ def _as_api_exception(error: Exception, request: Request) -> Exception:
     if isinstance(error, SuspiciousOperation):
         return RequestRefused()
     return error
+
+
+def _log_unavailable(error: DatabaseError, path: str) -> None:
+    """Log that the database did not answer: where it happened only once a minute, for all requests that come meanwhile."""
+    global _traced_at
+    now = time.monotonic()
+    is_due = _traced_at is None or now - _traced_at >= TRACE_SECONDS
+    if is_due:
+        _traced_at = now
+    logger.error(
+        "The database did not answer at %s: %s",
+        path,
+        type(error).__name__,
+        exc_info=error if is_due else None,
+    )
 
 
 def _broken_rule(error: IntegrityError) -> str:

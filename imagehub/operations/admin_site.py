@@ -40,11 +40,11 @@ class AdminSite(GuardedSite):
 
     def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> TemplateResponse:
         """Show how everything stands, and below it the pages that there are."""
-        return super().index(request, self._sight(request) | (extra_context or {}))
+        return super().index(request, self._sight(request, is_anew=True) | (extra_context or {}))
 
     def cockpit(self, request: HttpRequest) -> TemplateResponse:
         """Answer with what the first page shows of everything, alone: the page asks for it every few seconds."""
-        return TemplateResponse(request, "admin/cockpit_parts.html", self._sight(request))
+        return TemplateResponse(request, "admin/cockpit_parts.html", self._sight(request, is_anew=False))
 
     def reload(self, request: HttpRequest) -> HttpResponse:
         """Read the configuration file now."""
@@ -60,7 +60,7 @@ class AdminSite(GuardedSite):
             messages.success(request, "The configuration was read again.")
         return HttpResponseRedirect(reverse("admin:index"))
 
-    def _sight(self, request: HttpRequest) -> dict[str, Any]:
+    def _sight(self, request: HttpRequest, *, is_anew: bool) -> dict[str, Any]:
         """Return what somebody sees, and where each thing leads that they may see or change."""
 
         def may(action: str, model: type[Model]) -> bool:
@@ -83,7 +83,7 @@ class AdminSite(GuardedSite):
                 "act_url": where("act", model, run.row.pk) if may_act else "",
             }
 
-        sight = cockpit.look(may_view)
+        sight = cockpit.look(may_view, is_anew=is_anew)
         models = {queue.kind: get_kind(queue.kind).model for queue in sight.queues}
         queues = [
             {

@@ -1,6 +1,7 @@
 """How everything stands, for whoever looks after it: what the first page of the admin shows.
 
-It goes through the registries and knows no app. Every part is bounded, however much there is: it is asked for every few seconds.
+It goes through the registries and knows no app. Every part is bounded, however much there is: it is asked for every few seconds
+by each page that is open, and found out once for all of them.
 """
 
 import platform
@@ -11,9 +12,8 @@ from typing import Any
 
 import django
 import django_q
-from django.core.cache import cache
 from django.db import connection
-from django.db.models import BooleanField, Count, ExpressionWrapper, JSONField, Model, Q, TextField
+from django.db.models import Count, JSONField, Model, TextField
 from django.db.models.functions import Now
 from django.utils import timezone
 
@@ -24,7 +24,8 @@ from imagehub.jobs import presence
 from imagehub.jobs.clusters import Cluster
 from imagehub.jobs.models import Job, JobStatus, WorkerPresence
 from imagehub.jobs.registry import JobKind, kinds
-from imagehub.operations import disk, health, purges
+from imagehub.operations import disk, disk_report, health, purges, remembered
+from imagehub.operations.disk_report import HostReport
 from imagehub.operations.models import DiskAlert, DiskSnapshot, Purge
 from imagehub.operations.queues import QueueStatus, queue_status
 
@@ -32,12 +33,18 @@ MOST_RUNS = 20
 """Runs of one kind that are shown, those that began first."""
 
 MOST_GATHERED = 5
-MOST_CLUSTERS = 50
+MOST_GONE = 20
+"""Clusters that ended without a word; those that live are all shown."""
+
 MOST_FAILURES = 8
 MOST_CODES = 12
 MOST_PURGES = 5
 
 FAILURE_WINDOW = timedelta(hours=24)
+
+COMMON_KEY, COMMON_SECONDS = "cockpit", 2
+HEALTH_KEY, HEALTH_SECONDS = "cockpit-health", 2
+"""Less than the pages let pass until they ask again. Health is by itself, as it may hang where a bucket does."""
 
 DISKS_KEY, DISKS_SECONDS = "cockpit-disks", 60
 """Snapshots are hours apart, and to foretell from a hundred of them takes a while."""
@@ -87,19 +94,6 @@ class Failures:
 
 
 @dataclass(frozen=True)
-class Disk:
-    """A file system of a machine when it was last looked at."""
-
-    host: str
-    name: str
-    free_bytes: int
-    percent_used: float
-    taken_at: datetime
-    days_left: float | None = None
-    """Until it is full, as it grows now; None where nobody can tell."""
-
-
-@dataclass(frozen=True)
 class Due:
     """A kind of purge, and when the clock does it next."""
 
@@ -123,13 +117,12 @@ class Limit:
 class Cockpit:
     """All of it. What somebody may not see is None, or left out."""
 
-    at: datetime
     problems: Mapping[str, str]
     queues: Sequence[QueueStatus]
     runs: Sequence[Run]
     failures: Failures
     clusters: Sequence[ClusterState] | None
-    disks: Sequence[Disk] | None
+    disks: Sequence[HostReport] | None
     alerts: Sequence[DiskAlert]
     last_purges: Sequence[Purge] | None
     next_purges: Sequence[Due]
@@ -139,37 +132,73 @@ class Cockpit:
     versions: Sequence[tuple[str, str]]
 
 
-def look(may_view: MayView) -> Cockpit:
-    """Return how everything stands now.
+@dataclass(frozen=True)
+class _OfKind:
+    """What there is of one kind of job."""
+
+    queue: QueueStatus
+    runs: Sequence[Run]
+    failures: Failures
+
+
+@dataclass(frozen=True)
+class _Common:
+    """What is the same for all who may see it."""
+
+    kinds: Mapping[str, _OfKind]
+    clusters: Sequence[ClusterState]
+    disks: Sequence[HostReport]
+    alerts: Sequence[DiskAlert]
+    last_purges: Sequence[Purge]
+    next_purges: Sequence[Due]
+    limits: Sequence[Limit]
+
+
+def look(may_view: MayView, *, is_anew: bool = True) -> Cockpit:
+    """Return how everything stands.
 
     Args:
         may_view: tells whether rows of a model are shown to whoever asks.
+        is_anew: whether it has to be as of now, for somebody who has just acted; else as somebody saw it two seconds ago.
     """
-    shown = [kind for kind in kinds() if may_view(kind.model)]
+    find = remembered.anew if is_anew else remembered.lately
+    common = find(COMMON_KEY, _common, seconds=COMMON_SECONDS)
+    shown = [common.kinds[kind.name] for kind in kinds() if may_view(kind.model)]
     sees_disks, sees_purges = may_view(DiskSnapshot), may_view(Purge)
     return Cockpit(
-        at=timezone.now(),
-        problems=health.problems(),
-        queues=queue_status(shown),
-        runs=[run for kind in shown for run in _runs(kind, may_view)],
-        failures=_failures(shown),
-        clusters=list(_clusters()) if may_view(WorkerPresence) else None,
-        disks=_disks() if sees_disks else None,
-        alerts=list(disk.open_alerts()) if sees_disks else [],
-        last_purges=list(Purge.objects.order_by("-created_at", "-id")[:MOST_PURGES]) if sees_purges else None,
-        next_purges=[_due(kind) for kind in purges.kinds()] if sees_purges else [],
-        limits=_limits(),
+        problems=remembered.lately(HEALTH_KEY, health.problems, seconds=HEALTH_SECONDS),
+        queues=[of_kind.queue for of_kind in shown],
+        runs=[run for of_kind in shown for run in of_kind.runs if may_view(type(run.row))],
+        failures=_together([of_kind.failures for of_kind in shown]),
+        clusters=common.clusters if may_view(WorkerPresence) else None,
+        disks=common.disks if sees_disks else None,
+        alerts=common.alerts if sees_disks else [],
+        last_purges=common.last_purges if sees_purges else None,
+        next_purges=common.next_purges if sees_purges else [],
+        limits=common.limits,
         is_cache_degraded=failover_cache.is_degraded(),
         configuration=_configuration(),
         versions=_versions(),
     )
 
 
-def _runs(kind: JobKind, may_view: MayView) -> Iterator[Run]:
+def _common() -> _Common:
+    status = {queue.kind: queue for queue in queue_status(kinds())}
+    return _Common(
+        kinds={kind.name: _OfKind(status[kind.name], list(_runs(kind)), _failures(kind)) for kind in kinds()},
+        clusters=list(_clusters()),
+        disks=remembered.lately(DISKS_KEY, _disks, seconds=DISKS_SECONDS),
+        alerts=list(disk.open_alerts()),
+        last_purges=list(Purge.objects.order_by("-created_at", "-id")[:MOST_PURGES]),
+        next_purges=[_due(kind) for kind in purges.kinds()],
+        limits=_limits(),
+    )
+
+
+def _runs(kind: JobKind) -> Iterator[Run]:
     """Yield what runs of a kind, and before it the larger pieces of work that its jobs belong to."""
     for one in kind.gathered(MOST_GATHERED) if kind.gathered else ():
-        if may_view(type(one.row)):
-            yield Run(one.row._meta.verbose_name or "", one.row, one.progress, one.said)
+        yield Run(one.row._meta.verbose_name or "", one.row, one.progress, one.said)
     running = _narrow(kind.model).filter(status=JobStatus.RUNNING)
     for job in running.order_by("started_at", "pk")[:MOST_RUNS]:
         yield _run(kind, job, job.message, job.started_at)
@@ -194,31 +223,34 @@ def _narrow(model: type[Job]) -> Any:
     return model._default_manager.select_related("owner").defer(*long)
 
 
-def _failures(shown: Sequence[JobKind]) -> Failures:
+def _failures(kind: JobKind) -> Failures:
     since = timezone.now() - FAILURE_WINDOW
-    latest: list[Run] = []
-    counts: list[tuple[str, str, int]] = []
-    for kind in shown:
-        failed = _narrow(kind.model).filter(status=JobStatus.FAILED, finished_at__gt=since)
-        newest = failed.order_by("-finished_at", "-pk")[:MOST_FAILURES]
-        latest += [_run(kind, job, job.error_code, job.finished_at) for job in newest]
-        by_code = failed.order_by().values_list("error_code").annotate(count=Count("*"))
-        counts += [(kind.name, code, count) for code, count in by_code]
-    latest.sort(key=lambda run: run.since or since, reverse=True)
+    failed = _narrow(kind.model).filter(status=JobStatus.FAILED, finished_at__gt=since)
+    newest = failed.order_by("-finished_at", "-pk")[:MOST_FAILURES]
+    by_code = failed.order_by().values_list("error_code").annotate(count=Count("*")).order_by("-count")
+    return Failures(
+        latest=[_run(kind, job, job.error_code, job.finished_at) for job in newest],
+        counts=[(kind.name, code, count) for code, count in by_code[:MOST_CODES]],
+    )
+
+
+def _together(failures: Sequence[Failures]) -> Failures:
+    latest = [run for one in failures for run in one.latest]
+    counts = [count for one in failures for count in one.counts]
+    latest.sort(key=lambda run: run.since or timezone.now(), reverse=True)
     counts.sort(key=lambda row: -row[2])
     return Failures(latest[:MOST_FAILURES], counts[:MOST_CODES])
 
 
 def _clusters() -> Iterator[ClusterState]:
-    """Yield the clusters that are needed and missing, then those that were seen within a day."""
-    is_alive = ExpressionWrapper(Q(seen_at__gte=Now() - presence.STALE), output_field=BooleanField())
-    rows = WorkerPresence.objects.annotate(is_alive=is_alive)
-    seen = list(rows.order_by("cluster", "-seen_at", "-id")[:MOST_CLUSTERS])
-    alive = {row.cluster for row in seen if row.is_alive}
-    for name in sorted({Cluster.DEFAULT, *(kind.cluster for kind in kinds())} - alive):
+    """Yield the clusters that are needed and missing, those that live, and those that ended without a word within a day."""
+    alive = list(presence.live().order_by("cluster", "-seen_at", "-id"))
+    names = {row.cluster for row in alive}
+    for name in sorted({Cluster.DEFAULT, *(kind.cluster for kind in kinds())} - names):
         yield ClusterState(name)
-    for row in seen:
-        yield ClusterState(row.cluster, row, row.is_alive, list(_told(row.facts))[:MOST_FACTS])
+    gone = WorkerPresence.objects.filter(seen_at__lt=Now() - presence.STALE).order_by("-seen_at", "-id")
+    for row, is_alive in [*((row, True) for row in alive), *((row, False) for row in gone[:MOST_GONE])]:
+        yield ClusterState(row.cluster, row, is_alive, list(_told(row.facts))[:MOST_FACTS])
 
 
 def _told(facts: Mapping[str, Any], about: str = "") -> Iterator[tuple[str, str]]:
@@ -232,27 +264,13 @@ def _told(facts: Mapping[str, Any], about: str = "") -> Iterator[tuple[str, str]
             yield name, text if len(text) <= LONGEST_FACT else f"{text[:LONGEST_FACT]}\N{HORIZONTAL ELLIPSIS}"
 
 
-def _disks() -> list[Disk]:
-    """Return the file systems of each machine, the fullest first, as its last snapshot has them, or had a minute ago."""
-    found: list[Disk] | None = cache.get(DISKS_KEY)
-    if found is None:
-        found = sorted(_disks_anew(), key=lambda one: -one.percent_used)
-        cache.set(DISKS_KEY, found, DISKS_SECONDS)
-    return found
+def _disks() -> list[HostReport]:
+    """Return what is known of the disks of each machine, the fullest first."""
+    return sorted(disk_report.reports(), key=_fullness, reverse=True)
 
 
-def _disks_anew() -> Iterator[Disk]:
-    for snapshot in disk.latest_of_each():
-        past = disk.history(snapshot.host, days=disk.FORECAST_DAYS)
-        for system in disk.systems_of(snapshot):
-            yield Disk(
-                host=snapshot.host,
-                name=system.name,
-                free_bytes=system.free_bytes,
-                percent_used=system.percent_used,
-                taken_at=snapshot.taken_at,
-                days_left=disk.forecast(system, past).days_left,
-            )
+def _fullness(report: HostReport) -> float:
+    return max((system.fullness for system, _ in report.systems), default=0.0)
 
 
 def _due(kind: purges.PurgeKind) -> Due:

@@ -7,29 +7,22 @@ from typing import Any
 
 from django.core.cache import cache
 from django.db import DatabaseError, connection
-from django.db.models import Count
+from django.utils import timezone
 
 from imagehub import config, failover_cache, storage
 from imagehub.jobs import presence
 from imagehub.jobs.clusters import Cluster
-from imagehub.jobs.models import JobStatus
 from imagehub.jobs.registry import kinds
 from imagehub.operations import disk
+from imagehub.operations.queues import depth
 
 STATUSES = [("ok", "Everything is well"), ("degraded", "Something is wrong")]
 
 
 def queues() -> dict[str, dict[str, int]]:
     """Return how many jobs of each kind wait and run."""
-    counts = {}
-    for kind in kinds():
-        rows = kind.model._default_manager.filter(status__in=(JobStatus.QUEUED, JobStatus.RUNNING))
-        by_status = dict(rows.order_by().values_list("status").annotate(n=Count("pk")))
-        counts[kind.name] = {
-            "queued": by_status.get(JobStatus.QUEUED, 0),
-            "running": by_status.get(JobStatus.RUNNING, 0),
-        }
-    return counts
+    found = {kind.name: depth(kind, timezone.now()) for kind in kinds()}
+    return {name: {"queued": of_kind.queued, "running": of_kind.running} for name, of_kind in found.items()}
 
 
 def workers() -> list[dict[str, Any]]:
@@ -88,10 +81,12 @@ def _workers() -> str:
 
 
 def _disk() -> str:
+    sentences = []
     if age := disk.overdue():
-        return f"The disks were last looked at {age / timedelta(hours=1):.0f} hours ago."
-    hosts = sorted(set(disk.open_alerts().values_list("host", flat=True)))
-    return f"A disk is too full: {', '.join(hosts)}." if hosts else ""
+        sentences.append(f"The disks were last looked at {age / timedelta(hours=1):.0f} hours ago.")
+    if hosts := sorted(set(disk.open_alerts().values_list("host", flat=True))):
+        sentences.append(f"A disk is too full: {', '.join(hosts)}.")
+    return " ".join(sentences)
 
 
 NOT_NEEDED_TO_SERVE = frozenset({"cache", "configuration", "disk"})

@@ -1,5 +1,6 @@
 """How the queues stand: what waits, who is there, how fast it goes, and when it will be done."""
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -63,18 +64,19 @@ def depth(kind: JobKind, now: datetime) -> Depth:
 def queue_status(kinds: Iterable[JobKind]) -> list[QueueStatus]:
     """Return how the queue of each kind stands now."""
     pauses = paused_kinds()
+    workers = Counter(presence.live().values_list("cluster", flat=True))
     now = timezone.now()
-    return [_status(kind, pauses.get(kind.name), now) for kind in kinds]
+    return [_status(kind, pauses.get(kind.name), workers[kind.cluster.value], now) for kind in kinds]
 
 
-def _status(kind: JobKind, pause: QueuePause | None, now: datetime) -> QueueStatus:
+def _status(kind: JobKind, pause: QueuePause | None, workers: int, now: datetime) -> QueueStatus:
     under_way = depth(kind, now)
     return QueueStatus(
         kind=kind.name,
         queued=under_way.queued,
         running=under_way.running,
         pause=pause,
-        workers=presence.live(kind.cluster).count(),
+        workers=workers,
         oldest_age_seconds=under_way.oldest_age_seconds,
         rate_per_minute=_rate(kind, now),
         eta_seconds=None if pause else time_left(kind, queued=under_way.queued),

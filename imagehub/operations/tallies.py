@@ -5,19 +5,24 @@ first adds to them what has ended since they were read last. So each end is coun
 whatever dies, and a tally never falls.
 """
 
+import logging
+import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.db import models, router, transaction
+from django.db import DatabaseError, models, router, transaction
 from django.db.models.functions import Now
 
 from imagehub.database import take_turn
 from imagehub.jobs.models import Job, JobStatus
 from imagehub.jobs.registry import JobKind, Measured, kinds
 from imagehub.operations.models import Tally, TallyMark
+
+logger = logging.getLogger(__name__)
 
 LAG = timedelta(minutes=1)
 """An end is counted when it is so old. A transaction that is open longer than that, PostgreSQL ends (``settings.DATABASES``), so none
@@ -107,9 +112,19 @@ def _count_ended(kind: JobKind) -> None:
             return
         ended, until = stretch
         counted: dict[Name, float] = {}
+        unmeasured: Counter[str] = Counter()
         for job in ended.filter(finished_at__lt=until).iterator():
-            for name, amount in _amounts(kind, job):
+            amounts = [*_amounts(job)]
+            try:
+                amounts += _measured(kind, job)
+            except DatabaseError:  # of no one job
+                raise
+            except Exception as error:  # noqa: BLE001 - else one job would keep all others from being counted, for good
+                unmeasured[type(error).__name__] += 1
+            for name, amount in amounts:
                 counted[name] = counted.get(name, 0) + amount
+        if unmeasured:  # what the errors say may quote the jobs
+            logger.warning("Jobs of the kind %s could not be measured: %s", kind.name, dict(unmeasured))
         _add(kind.name, counted)
         TallyMark.objects.filter(kind=kind.name).update(until=until)
 
@@ -130,8 +145,8 @@ def _stretch(kind: JobKind) -> tuple[models.QuerySet[Any], datetime] | None:
     return (ended, moments[-1] + timedelta(microseconds=1)) if moments else None
 
 
-def _amounts(kind: JobKind, job: Job) -> Iterator[tuple[Name, float]]:
-    """Yield what one job adds to which tallies."""
+def _amounts(job: Job) -> Iterator[tuple[Name, float]]:
+    """Yield what one job adds to which tallies, whatever its kind."""
     yield (ENDED, job.status, ""), 1
     if job.status == JobStatus.FAILED:
         yield (FAILURES, _label(job.error_code), ""), 1
@@ -139,11 +154,28 @@ def _amounts(kind: JobKind, job: Job) -> Iterator[tuple[Name, float]]:
         yield from _in_histogram(WAIT, "", (job.started_at - job.queued_at).total_seconds())
     if job.started_at is not None and job.finished_at is not None and job.status == JobStatus.COMPLETED:
         yield from _in_histogram(DURATION, "", (job.finished_at - job.started_at).total_seconds())
+
+
+def _measured(kind: JobKind, job: Job) -> list[tuple[Name, float]]:
+    """Return what one job adds to the tallies of its kind.
+
+    Raises:
+        ValueError: something of it is no number, which would spoil a tally for good.
+        Exception: whatever keeps its kind from measuring it.
+    """
     measured = kind.measure(job) if kind.measure else Measured()
+    amounts: list[tuple[Name, float]] = []
     for phase, seconds in measured.seconds.items():
-        yield from _in_histogram(PHASE, _label(phase), seconds)
+        amounts += _in_histogram(PHASE, _label(phase), _finite(seconds))
     for unit, amount in measured.done.items():
-        yield (DONE, unit, ""), amount
+        amounts.append(((DONE, unit, ""), max(0, _finite(amount))))
+    return amounts
+
+
+def _finite(number: float) -> float:
+    if not math.isfinite(number):
+        raise ValueError("This is no number.")
+    return number
 
 
 def _in_histogram(measure: str, label: str, seconds: float) -> Iterator[tuple[Name, float]]:

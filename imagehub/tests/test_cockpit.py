@@ -34,6 +34,12 @@ pytestmark = pytest.mark.django_db
 INDEX, PARTS, RELOAD = "/admin/", "/admin/cockpit/", "/admin/cockpit/reload/"
 
 
+@pytest.fixture(autouse=True)
+def _nobody_has_looked():
+    for key in (cockpit.COMMON_KEY, cockpit.HEALTH_KEY, cockpit.DISKS_KEY):
+        cache.delete_many([key, f"{key}:turn"])
+
+
 @pytest.fixture
 def staff():
     client = Client()
@@ -143,8 +149,9 @@ class TestWhatItShows:
             cluster="scraping", host="web-1", pid=8, seen_at=timezone.now() - timedelta(minutes=2)
         )
 
-        clusters = {state.name: state for state in staff.get(INDEX).context["sight"].clusters if state.row}
-        html = page(staff)
+        response = staff.get(INDEX)
+        html = response.content.decode()
+        clusters = {state.name: state for state in response.context["sight"].clusters if state.row}
 
         assert clusters["training"].is_alive
         assert not clusters["scraping"].is_alive
@@ -153,7 +160,6 @@ class TestWhatItShows:
         assert "No live worker: default, generation, scraping." in html
 
     def test_disks_alerts_and_purges(self, staff):
-        cache.delete(cockpit.DISKS_KEY)
         filesystem = {
             "name": "media", "mount": "/", "total_bytes": 1000, "used_bytes": 900, "free_bytes": 100,
             "percent_used": 90.0, "inodes_percent_used": 1.0, "roots": ["media"],
@@ -421,3 +427,7 @@ def test_the_way_to_the_purge_of_what_is_old(staff, monkeypatch):
         monkeypatch.setattr(purges, "has_add_permission", lambda *_, may=may: may)
         assert (where in page(staff, list_of(ScrapeJob))) is may
         assert (where in page(staff, url_of(job))) is may
+    monkeypatch.undo()
+    form = staff.get(where).context["adminform"].form
+    assert form["kind"].value() == "scraping"
+    assert re.search(r'<option value="scraping" selected', page(staff, where))

@@ -1,6 +1,9 @@
 """Counters of all processes: what they cost, and what becomes of them when the shared cache goes and comes."""
 
+import importlib.util
 import signal
+from collections.abc import Callable
+from types import ModuleType
 
 import pytest
 from django.core.cache import cache
@@ -36,6 +39,25 @@ def asked(monkeypatch) -> list[str]:
     return found
 
 
+def _process() -> ModuleType:
+    """Return the counters as another process has them."""
+    spec = importlib.util.find_spec("imagehub.counters")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _interrupted(process: ModuleType) -> Callable[[], None]:
+    """Return a flush after which another thread of the process counts at once."""
+    flush = process.flush
+
+    def flush_and_count() -> None:
+        flush()
+        process._own.update({"things": 1})
+
+    return flush_and_count
+
+
 def refuse(group: str = "labeling") -> None:
     with pytest.raises(rate_limits.RateLimited):
         rate_limits.charge(group, "user:1")
@@ -67,6 +89,18 @@ class TestCounting:
         counters.add({"things": 2})
 
         assert counters.totals(["things"]) == {"things": 7}
+
+    def test_a_sum_never_falls_whichever_process_is_asked(self, monkeypatch):
+        processes = [_process(), _process()]
+        for process in processes:
+            monkeypatch.setattr(process, "flush", _interrupted(process))
+        sums = []
+        for turn in range(12):
+            processes[turn % 3 % 2].add({"things": 1})
+            sums.append(processes[turn % 2].totals(["things"])["things"])
+
+        assert sums == sorted(sums)
+        assert sums[-1] > 0
 
     @pytest.mark.once
     def test_what_was_counted_while_redis_was_away_is_added_when_it_is_back(self, redis_server, monkeypatch):

@@ -5,9 +5,12 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from django.db import OperationalError, ProgrammingError, connection, transaction
+from django.db import InterfaceError, OperationalError, ProgrammingError, connection, transaction
+from django.db.backends.utils import CursorWrapper
 from django.test import Client
+from rest_framework.test import APIClient
 
+from imagehub.api import problems
 from imagehub.database import is_unavailable
 from imagehub.jobs.clusters import Cluster
 from imagehub.jobs.queue import is_ringing, ring
@@ -35,6 +38,14 @@ class TestSQLite:
             sqlite3.connect(tmp_path / "no" / "such" / "folder")
 
         assert is_unavailable(as_django_tells(raised.value))
+
+    def test_one_that_may_not_be_written_waits_for_its_operator(self, tmp_path: Path):
+        path = tmp_path / "kept.sqlite3"
+        sqlite3.connect(path).execute("CREATE TABLE things (name)")
+        with pytest.raises(sqlite3.OperationalError) as raised:
+            sqlite3.connect(f"file:{path}?mode=ro", uri=True).execute("INSERT INTO things VALUES (1)")
+
+        assert not is_unavailable(as_django_tells(raised.value))
 
     def test_a_table_that_is_missing_is_a_bug(self):
         with pytest.raises(sqlite3.OperationalError) as raised:
@@ -86,8 +97,25 @@ class TestPostgreSQL:
 
 
 @pytest.mark.once
-def test_a_wrong_statement_is_a_bug():
+def test_a_wrong_statement_is_a_bug_and_so_is_a_wrong_use_of_a_cursor():
     assert not is_unavailable(ProgrammingError("syntax error"))
+    assert not is_unavailable(InterfaceError("the cursor is closed"))
+    assert is_unavailable(InterfaceError("connection already closed"))
+
+
+@pytest.mark.django_db
+def test_where_it_happened_is_logged_once_a_minute(monkeypatch, caplog):
+    def away(*_, **__):
+        raise OperationalError("gone")
+
+    monkeypatch.setattr(problems, "_traced_at", None)
+    monkeypatch.setattr(CursorWrapper, "execute", away)
+    client = APIClient(raise_request_exception=False)
+
+    assert [client.get("/api/images").status_code for _ in range(3)] == [503] * 3
+
+    lines = [record for record in caplog.records if record.name == problems.__name__]
+    assert [record.exc_info is not None for record in lines] == [True, False, False]
 
 
 @pytest.mark.django_db(transaction=True)

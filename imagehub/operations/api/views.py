@@ -8,6 +8,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 import imagehub
+from imagehub.api.problems import DATABASE_RETRY_SECONDS
 from imagehub.operations import health
 
 _QUEUE = inline_serializer(
@@ -97,4 +98,5 @@ class ReadyView(APIView):
         return Response(
             {"status": "degraded" if problems else "ok", "degraded": sorted(problems)},
             status=status.HTTP_200_OK if is_ready else status.HTTP_503_SERVICE_UNAVAILABLE,
+            headers=None if is_ready else {"Retry-After": str(DATABASE_RETRY_SECONDS)},
         )

@@ -8,7 +8,7 @@ from django.db import connection
 from django.utils import timezone
 
 from imagehub.jobs.models import JobStatus
-from imagehub.jobs.registry import Measured, get_kind, register
+from imagehub.jobs.registry import Measured, _kinds, get_kind, register
 from imagehub.jobs.tests.errands.models import Errand
 from imagehub.jobs.tests.factories import ErrandFactory
 from imagehub.operations import tallies
@@ -115,6 +115,22 @@ class TestCounting:
             ErrandFactory(status=JobStatus.CANCELLED, finished_at=moment)
 
         assert [counts()["cancelled"] for _ in range(3)] == [5, 7, 7]
+
+    def test_jobs_that_cannot_be_measured_stop_nothing(self, monkeypatch, caplog):
+        told = [
+            Measured({"walk": None}), Measured({}, {"errands": float("nan")}), Measured({"walk": 1.0}, {"errands": 3}),
+            Measured({"walk": float("inf")}), Measured({"walk": 1.0}, {"errands": -5}), None,
+        ]  # fmt: skip
+        kind = get_kind("errand")
+        monkeypatch.setitem(_kinds, "errand", type(kind)(**vars(kind) | {"measure": lambda _: told.pop()}))
+        for _ in range(6):
+            ended()
+
+        assert counts() == {"completed": 6}
+        assert counts(tallies.DONE) == {"errands": 3}
+        [line] = [record.getMessage() for record in caplog.records if record.name == tallies.__name__]
+        assert line.startswith("Jobs of the kind errand could not be measured: ")
+        assert "'ValueError': 2" in line
 
     def test_codes_without_end_become_one(self, monkeypatch):
         monkeypatch.setattr(tallies, "MOST_LABELS", 2)
