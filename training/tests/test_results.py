@@ -219,7 +219,9 @@ class TestPurge:
         purges.see_to_purges()
         assert not Purge.objects.filter(kind="training").exists()
         set_config("training: {retention_days: 30}")
-        Purge.objects.create(kind="training", origin="clock", older_than_days=30, due_on="2026-01-01")
+        Purge.objects.create(
+            kind="training", origin="clock", older_than_days=30, due_on="2026-01-01", state="done"
+        )
         purges.see_to_purges()
         assert Purge.objects.filter(kind="training").latest("due_on").result["runs"] == 1
 
