@@ -1,22 +1,28 @@
 """Folders that are measured and deleted: never what links in them lead to."""
 
+import logging
 import os
 import shutil
 import stat
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from datetime import datetime
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from django.db.models import QuerySet
 
+logger = logging.getLogger(__name__)
+
 DOOMED = ".doomed-"
 """So the name of a folder begins that waits to be deleted, before what it was called, or nothing in particular."""
 
 FOLDERS_AT_ONCE = 500
+
+MOST_NAMED = 20
+"""Of so many folders without a row the log tells the names."""
 
 
 def lies_in(path: Path, root: Path) -> bool:
@@ -35,14 +41,29 @@ def bytes_below(path: Path) -> int:
     if path.is_symlink():
         return 0
     found = 0
-    for file in (path, *path.rglob("*")):
-        try:
+    for file in chain([path], files_below(path)):
+        with suppress(
+            OSError
+        ):  # somebody deletes some of them, or they cannot be read: deleting them will say so
             status = file.lstat()
-        except FileNotFoundError:  # somebody works there, and deletes some of them
-            continue
-        if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
-            found += status.st_size
+            if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
+                found += status.st_size
     return found
+
+
+def files_below(path: Path) -> Iterator[Path]:
+    """Yield what is no folder below a folder, without following links. What cannot be read or vanishes is left out."""
+    for folder, _, names in os.walk(path):
+        yield from (Path(folder, name) for name in names)
+
+
+def is_empty(folder: Path) -> bool:
+    """Tell whether nothing can be seen in a folder: it is not there, cannot be read, or is the place where a disk should be."""
+    try:
+        with os.scandir(folder) as entries:
+            return next(entries, None) is None
+    except OSError:
+        return True
 
 
 def delete_folder(path: Path) -> None:
@@ -70,6 +91,24 @@ def without_rows(parent: Path, rows: QuerySet[Any], *, cutoff: datetime) -> Iter
             named = {key: Path(entry.path) for entry in some if (key := _key(entry, cutoff.timestamp()))}
             there = set(rows.filter(pk__in=named).values_list("pk", flat=True))
             yield from (path for key, path in named.items() if key not in there)
+
+
+def count_strays(folders: Iterable[Path], whose: str, *, on_progress: Callable[[], None]) -> int:
+    """Count folders that belong to no row, and name the first of them in the log.
+
+    They are never deleted: it may be the database that is the wrong one, or an old one.
+
+    Args:
+        folders: they, named by a key and nothing else.
+        whose: what they have no row of, for a sentence.
+        on_progress: called after each.
+    """
+    count = 0
+    for count, folder in enumerate(folders, 1):
+        if count <= MOST_NAMED:
+            logger.warning("The folder %s belongs to no %s, and is left alone", folder.name, whose)
+        on_progress()
+    return count
 
 
 def _key(entry: os.DirEntry[str], before: float) -> uuid.UUID | None:

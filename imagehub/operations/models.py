@@ -38,6 +38,7 @@ class Purge(models.Model):
         null=True, blank=True, editable=False, help_text="The day whose purge by the clock it is."
     )
     state = models.CharField(max_length=10, choices=State, default=State.WAITING)
+    token = models.UUIDField(null=True, editable=False, help_text="Whoever does it knows it.")
     result = models.JSONField(default=dict, blank=True)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     worked_at = models.DateTimeField(

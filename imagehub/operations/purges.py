@@ -5,6 +5,8 @@ which one worker claims and which tells afterwards what came of it.
 """
 
 import logging
+import time as clocks
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -21,6 +23,7 @@ from django.utils import timezone
 
 from imagehub.accounts import audit
 from imagehub.config import get_config
+from imagehub.database import is_unavailable
 from imagehub.errors import Invalid
 from imagehub.jobs.clusters import Cluster
 from imagehub.jobs.queue import send
@@ -28,8 +31,12 @@ from imagehub.operations.models import Purge
 
 logger = logging.getLogger(__name__)
 
-LOST = timedelta(hours=1)
-"""A purge that has not got on with it for so long has lost its worker: no piece of it takes that long."""
+LOST = timedelta(minutes=10)
+"""A purge that has not got on with it for so long has lost its worker: no piece of it should take that long, and if one does,
+its worker stops after it."""
+
+NOTED_EVERY = 1.0
+"""At most once in so many seconds a purge notes that it gets on with it."""
 
 REMEMBERED = timedelta(days=90)
 """How long it is told what a purge has deleted."""
@@ -44,6 +51,20 @@ MOST_TOLD = 20
 """Of so many things that could not be deleted a record says why. All are counted, and stand in the log."""
 
 BROKEN_OFF = "It was broken off"
+
+TAKEN_UP = "It was taken up again after its worker was lost: what went before that is not counted"
+
+FIRST_SEEN = "Seen for the first time: nothing is deleted until the clock strikes next"
+
+NOT_WANTED = "The configuration does not want it any more: nothing was looked at"
+
+
+class NotThere(Exception):
+    """What is to be purged cannot be seen, for example because a disk is not mounted. The text says so, without a path."""
+
+
+class _TakenOver(Exception):
+    """Somebody else does this purge now, or has ended it."""
 
 
 @dataclass(kw_only=True)
@@ -74,7 +95,7 @@ class Perform(Protocol):
     """Deletes what ended before ``cutoff``, of at most ``limit`` things, and calls ``on_progress`` after each piece of it.
 
     What cannot be deleted is counted, keeps nothing else from being deleted, and is left to the next purge. So is what
-    is not reached when the process dies. Two at once do no harm.
+    is not reached when the process dies. Two at once do no harm. Raises ``NotThere`` where the files of all of them are missing.
     """
 
     def __call__(
@@ -196,6 +217,7 @@ def purge_now(
         is_dry_run=is_dry_run,
         state=Purge.State.WORKING,
         worked_at=timezone.now(),
+        token=uuid.uuid4(),
     )
     try:
         return _carry_out(purge)
@@ -208,20 +230,24 @@ def purge_now(
 def plan_due_purges() -> int:
     """Plan the purges by the clock that are due and that nobody has planned; return how many.
 
-    Of a day on which nothing ran, one is made up for.
+    Of a day on which nothing ran, one is made up for. A kind that the clock has never seen to waits until it strikes next, so
+    that whoever installs or upgrades can say first what is to be kept.
     """
-    planned = 0
+    planned, now = 0, timezone.now()
     for kind in kinds():
-        if days := kind.retention():
-            planned += Purge.objects.get_or_create(
-                kind=kind.name,
-                due_on=kind.last_due(timezone.now()),
-                defaults={
-                    "origin": Purge.Origin.CLOCK,
-                    "older_than_days": days,
-                    "is_dry_run": get_config().purges.dry_run,
-                },
-            )[1]
+        if not (days := kind.retention()):
+            continue
+        values = {
+            "origin": Purge.Origin.CLOCK,
+            "older_than_days": days,
+            "is_dry_run": get_config().purges.dry_run,
+        }
+        is_known = Purge.objects.filter(kind=kind.name, due_on__isnull=False).exists()
+        if not is_known:
+            done = {"state": Purge.State.DONE, "result": {"note": FIRST_SEEN}, "finished_at": now}
+            values |= done | {"is_dry_run": True}
+        due = {"kind": kind.name, "due_on": kind.last_due(now)}
+        planned += Purge.objects.get_or_create(**due, defaults=values)[1] and is_known
     return planned
 
 
@@ -249,9 +275,13 @@ def told(purge: Purge) -> str:
     """Return in a few words what a purge has deleted, or would; nothing where that is not known yet."""
     if not purge.result or purge.kind not in _kinds:
         return ""
+    note = purge.result.get("note", "")
+    if "bytes" not in purge.result:
+        return str(note)
     counts = get_kind(purge.kind).counts
     parts = [f"{purge.result.get(field, 0)} {called}" for field, called in counts.items()]
-    return f"{', '.join(parts)} ({filesizeformat(purge.result.get('bytes', 0))})"
+    counted = f"{', '.join(parts)} ({filesizeformat(purge.result['bytes'])})"
+    return f"{counted}. {note}" if note else counted
 
 
 def _send(cluster: Cluster) -> None:
@@ -271,19 +301,46 @@ def _free(cluster: Cluster) -> QuerySet[Purge]:
 def _claim(cluster: Cluster) -> Purge | None:
     """Take the next purge that waits, or that has lost its worker."""
     free = _free(cluster)
-    for pk in list(free.order_by("created_at", "pk").values_list("pk", flat=True)):
+    for pk, state in list(free.order_by("created_at", "pk").values_list("pk", "state")):
+        ours = {"state": Purge.State.WORKING, "worked_at": timezone.now(), "token": uuid.uuid4()}
+        if state == Purge.State.WORKING:
+            ours["result"] = {"note": TAKEN_UP}
         # Of two who want it, one finds it taken: the condition is looked at again when the row is written.
-        if free.filter(pk=pk).update(state=Purge.State.WORKING, worked_at=timezone.now()):
-            return Purge.objects.get(pk=pk)
+        if free.filter(pk=pk, state=state).update(**ours):
+            return Purge.objects.get(pk=pk, token=ours["token"])
     return None
+
+
+def _ours(purge: Purge) -> QuerySet[Purge]:
+    """Return the row of a purge, as long as nobody else has taken it up or ended it."""
+    return Purge.objects.filter(pk=purge.pk, token=purge.token, state=Purge.State.WORKING)
+
+
+def _is_still_wanted(purge: Purge, kind: PurgeKind) -> bool:
+    """Tell whether the configuration still wants a purge; one by the clock then does what it says now."""
+    if purge.origin == Purge.Origin.CLOCK:
+        days = kind.retention()
+        if not days:
+            return False
+        purge.older_than_days, purge.is_dry_run = days, get_config().purges.dry_run
+        _ours(purge).update(older_than_days=days, is_dry_run=purge.is_dry_run)
+    return True
 
 
 def _carry_out(purge: Purge) -> Purge:
     """Do a purge that was claimed, and note what came of it."""
     kind = get_kind(purge.kind)
+    if not _is_still_wanted(purge, kind):
+        return _note(purge, {"note": NOT_WANTED})
+    noted_at = -NOTED_EVERY
 
     def on_progress() -> None:
-        Purge.objects.filter(pk=purge.pk).update(worked_at=timezone.now())
+        nonlocal noted_at
+        if (now := clocks.monotonic()) - noted_at < NOTED_EVERY:
+            return
+        noted_at = now
+        if not _ours(purge).update(worked_at=timezone.now()):
+            raise _TakenOver
 
     try:
         freed = kind.perform(
@@ -292,9 +349,16 @@ def _carry_out(purge: Purge) -> Purge:
             limit=purge.limit,
             on_progress=on_progress,
         )
-    except DatabaseError:  # nothing can be noted now, and it may pass: somebody goes on with it later
-        raise
-    except Exception:
+    except _TakenOver:
+        logger.warning("Purge %s is done by somebody else now", purge.pk)
+        purge.refresh_from_db()
+        return purge
+    except NotThere as error:
+        logger.error("Purge %s is refused: %s", purge.pk, error)
+        return _note(purge, {"problem": str(error)})
+    except Exception as error:
+        if isinstance(error, DatabaseError) and is_unavailable(error):
+            raise  # nothing can be noted now, and it may pass: somebody goes on with it later
         logger.exception("Purge %s failed unexpectedly", purge.pk)
         return _note(purge, {"problem": "It failed unexpectedly: the log says more"})
     result = asdict(freed)
@@ -304,11 +368,13 @@ def _carry_out(purge: Purge) -> Purge:
 
 
 def _note(purge: Purge, result: dict[str, Any]) -> Purge:
+    """Note what came of a purge, unless somebody else has it now."""
     state = Purge.State.FAILED if "problem" in result else Purge.State.DONE
+    result = purge.result | result
     with transaction.atomic():
-        Purge.objects.filter(pk=purge.pk).update(state=state, result=result, finished_at=Now())
+        is_noted = _ours(purge).update(state=state, result=result, finished_at=Now())
         purge.refresh_from_db()
-        if not purge.is_dry_run:
+        if is_noted and not purge.is_dry_run:
             audit.record(f"{purge.kind}.purge", purge, after=result)
     return purge
 

@@ -19,7 +19,7 @@ class ScrapingPurgeResultSerializer(PurgeResultSerializer):
     crawls = serializers.IntegerField(required=False, help_text="Of which nothing is left but their rows.")
     items = serializers.IntegerField(required=False, help_text="Addresses of pictures that led to no image.")
     pages = serializers.IntegerField(required=False, help_text="Addresses of pages.")
-    strays = serializers.IntegerField(required=False, help_text="Folders that belonged to no crawl.")
+    strays = serializers.IntegerField(required=False, help_text="Folders that belong to no crawl: they stay.")
     expired = serializers.IntegerField(
         required=False, help_text="Of the items, those that waited for a decision."
     )

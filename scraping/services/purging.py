@@ -1,6 +1,7 @@
 """Clearing out what is left of crawls that ended some time ago: their files, and addresses that came to nothing."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain
@@ -13,7 +14,15 @@ from django.db.models.functions import Now
 from imagehub import roots
 from imagehub.jobs.models import JobStatus
 from imagehub.operations import purges
-from imagehub.operations.folders import DOOMED, bytes_below, delete_folder, lies_in, without_rows
+from imagehub.operations.folders import (
+    DOOMED,
+    bytes_below,
+    count_strays,
+    delete_folder,
+    is_empty,
+    lies_in,
+    without_rows,
+)
 from imagehub.operations.walking import delete_in_pieces, older_than
 from scraping.models import ImageOutcome, ScrapedImage, ScrapedPage, ScrapeJob
 from scraping.services.folders import folder_of, thumbnails_of
@@ -36,13 +45,17 @@ class Freed(purges.Freed):
     expired: int = 0
     """Of the items, those that waited for a decision."""
     strays: int = 0
-    """Folders of crawls that have no row."""
+    """Folders that are named like those of crawls, and have no row. They stay."""
     kept: int = 0
     """Crawls of which approved pictures are still to be taken in. The next purge looks again."""
 
 
 class _Refused(Exception):
     """What is to be deleted is not the folder of a crawl, or is none at all."""
+
+
+class _Missing(Exception):
+    """A crawl has no folder, and somebody was to decide about what lies there."""
 
 
 def register() -> None:
@@ -58,7 +71,6 @@ def register() -> None:
                 "crawls": "crawls",
                 "items": "addresses of pictures",
                 "pages": "addresses of pages",
-                "strays": "folders without a crawl",
             },
         )
     )
@@ -75,10 +87,19 @@ def purge_crawls(
 
     What is left: crawls that have not ended, the rows of all crawls, and the addresses that have an image, with those of pages
     that have led to where it stands: they tell where it is from, and a takedown looks for them. Pictures that wait for a
-    decision are not wanted any more. Folders of crawls without a row go as well, unless there is a limit to the crawls. Nothing
+    decision are not wanted any more. Folders of crawls without a row are counted, unless there is a limit to the crawls. Nothing
     outside the scraping root is touched, wherever links lead. What cannot be deleted is left to the next purge, and the other
     crawls get their turn.
+
+    Raises:
+        NotThere: the scraping root is missing or empty, and crawls have run.
     """
+    # First the disk. What crawls leave behind when all of them are purged is the folder of their folders.
+    if (
+        is_empty(roots.scraping_root())
+        and ScrapeJob.objects.filter(purged_at=None, started_at__isnull=False).exists()
+    ):
+        raise purges.NotThere("The scraping root is missing or empty, and crawls should have files there")
     freed = Freed()
     ended = ScrapeJob.objects.filter(purged_at=None)
     for pk in chain.from_iterable(older_than(ended, cutoff, by="finished_at")):
@@ -94,35 +115,24 @@ def purge_crawls(
                 _purge(job, freed, on_progress)
         except _Refused:
             freed.fail(f"crawl {pk}", "what lies in the place of its folder is left alone")
+        except _Missing:
+            freed.fail(f"crawl {pk}", "its folder is missing, and pictures in it wait for a decision")
         except OSError as error:  # its text would name the path
             freed.fail(f"crawl {pk}", error.strerror)
         on_progress()
     if limit is None:
-        _purge_strays(cutoff, freed, is_dry_run=is_dry_run)
+        for place in (folder_of(ScrapeJob()).root.parent, thumbnails_of(ScrapeJob()).parent):
+            if lies_in(place, roots.scraping_root()):
+                strays = without_rows(place, ScrapeJob.objects.all(), cutoff=cutoff)
+                freed.strays += count_strays(strays, "crawl", on_progress=on_progress)
     return freed
-
-
-def _purge_strays(cutoff: datetime, freed: Freed, *, is_dry_run: bool) -> None:
-    """Delete folders that are named like those of crawls, and belong to none: a restored database may be older than the disk."""
-    for place in (folder_of(ScrapeJob()).root, thumbnails_of(ScrapeJob())):
-        if not lies_in(place.parent, roots.scraping_root()):
-            continue
-        for folder in without_rows(place.parent, ScrapeJob.objects.all(), cutoff=cutoff):
-            size = bytes_below(folder)
-            try:
-                if not is_dry_run:
-                    delete_folder(folder)
-            except OSError as error:
-                freed.fail(f"the folder {folder.name}, which has no crawl", error.strerror)
-                continue
-            freed.strays += 1
-            freed.bytes += size
 
 
 def _rehearse(job: ScrapeJob, freed: Freed) -> None:
     if _is_wanted(job):
         freed.kept += 1
         return
+    _require_folder(job)
     folders = (folder_of(job).root, _doomed(job), thumbnails_of(job))
     freed.bytes += sum(bytes_below(folder) for folder in list(map(_vetted, folders)))
     freed.expired += _in_review(job).count()
@@ -133,14 +143,17 @@ def _rehearse(job: ScrapeJob, freed: Freed) -> None:
 
 def _purge(job: ScrapeJob, freed: Freed, on_progress: Callable[[], None]) -> None:
     """Delete what there is of a crawl. Each step can be taken again: it is over only when the last one says so."""
-    doomed, thumbnails = _vetted(_doomed(job)), _vetted(thumbnails_of(job))
+    folder, doomed, thumbnails = map(_vetted, (folder_of(job).root, _doomed(job), thumbnails_of(job)))
     size = bytes_below(doomed)
     delete_folder(doomed)  # if an earlier purge has come so far
-    expired = _set_aside(job, doomed)
+    expired = _expire(job)
     if expired is None:
         freed.kept += _is_wanted(job)
         return
     freed.expired += expired
+    with suppress(FileNotFoundError):  # there was none, or somebody else is faster
+        folder.rename(doomed)
+    on_progress()
     for folder in (doomed, thumbnails):
         size += bytes_below(folder)
         delete_folder(folder)
@@ -152,21 +165,31 @@ def _purge(job: ScrapeJob, freed: Freed, on_progress: Callable[[], None]) -> Non
     freed.crawls += ended.update(purged_at=Now())
 
 
-def _set_aside(job: ScrapeJob, doomed: Path) -> int | None:
-    """Move the folder of a crawl to where nobody looks for it, which is quick, and expire what waits for a decision there.
+def _expire(job: ScrapeJob) -> int | None:
+    """Expire what waits for a decision in the folder of a crawl: nobody looks for the folder any more, and it may go.
 
     Whoever decides about pictures or takes them in holds the row of the crawl, as we do: of what he gets nothing is deleted
     afterwards. Returns how many pictures have expired; None where there are approved ones, or somebody else was faster.
+
+    Raises:
+        _Missing: see :func:`_require_folder`.
     """
     with transaction.atomic():
         rows = ScrapeJob.objects.filter(pk=job.pk, status__in=JobStatus.FINISHED, purged_at=None)
         if rows.select_for_update(no_key=True).first() is None or _is_wanted(job):
             return None
-        expired = _in_review(job).update(state=ImageOutcome.FILTERED, reason=EXPIRED)
-        folder = _vetted(folder_of(job).root)
-        if folder.exists():
-            folder.rename(doomed)
-        return expired
+        _require_folder(job)
+        return _in_review(job).update(state=ImageOutcome.FILTERED, reason=EXPIRED)
+
+
+def _require_folder(job: ScrapeJob) -> None:
+    """See that the pictures of a crawl about which somebody is to decide can be there at all.
+
+    Raises:
+        _Missing: they cannot.
+    """
+    if not folder_of(job).root.exists() and _in_review(job).exists():
+        raise _Missing
 
 
 def _doomed(job: ScrapeJob) -> Path:

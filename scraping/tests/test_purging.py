@@ -1,5 +1,6 @@
 """Purges of crawls: real folders, real rows, and what breaks off or comes in between."""
 
+import os
 import shutil
 import threading
 import time
@@ -13,6 +14,7 @@ from albums.tests.factories import ImageFactory
 from imagehub import roots
 from imagehub.jobs.models import JobStatus
 from imagehub.operations import purges, walking
+from imagehub.operations.tests.killing import killed_at
 from scraping.models import ScrapedImage, ScrapedPage, ScrapeJob
 from scraping.services import purging
 from scraping.services.folders import folder_of, log_of, thumbnails_of
@@ -246,7 +248,7 @@ class TestWhatLiesElsewhere:
     @pytest.mark.parametrize("folder", ["../elsewhere", "jobs/../../elsewhere", "/etc", "", "."])
     def test_nor_by_a_name_that_leads_out(self, outside, folder, monkeypatch):
         crawl(has_folder=False)
-        roots.scraping_root().mkdir(parents=True)
+        (roots.scraping_root() / "jobs").mkdir(parents=True)
         monkeypatch.setattr(ScrapeJob, "folder", folder)
 
         assert purge().failed == 1
@@ -265,7 +267,7 @@ class TestWhatLiesElsewhere:
 class TestAPurgeThatBreaksOff:
     """Killed at any place: nothing that is asked of the disk or the database after it happens."""
 
-    @pytest.mark.parametrize("place", ["_set_aside", "delete_folder", "_unused", "_pages"])
+    @pytest.mark.parametrize("place", ["_expire", "delete_folder", "_unused", "_pages"])
     def test_is_gone_on_with_by_the_next(self, place, monkeypatch):
         job = crawl(needs_review=True)
         image = ScrapedImageFactory(job=job, image=ImageFactory())
@@ -313,6 +315,29 @@ class TestAPurgeThatBreaksOff:
         assert (again.state, again.result["bytes"], again.result["pages"]) == ("done", 1024, 1)
         assert is_purged(stubborn)
 
+    @pytest.mark.django_db(transaction=True)
+    def test_that_is_killed_before_the_rows_say_so_has_moved_nothing(self, monkeypatch):
+        job = crawl(needs_review=True)
+        item = ScrapedImageFactory(job=job, state="review")
+
+        killed_at(type(connections["default"]), "_commit", purge)
+        assert folder_of(job).pictures.exists()
+        ScrapedImage.objects.filter(pk=item.pk).update(reason="approved")
+
+        assert purge().kept == 1
+        assert folder_of(job).pictures.exists()
+
+    @pytest.mark.django_db(transaction=True)
+    def test_that_is_killed_after_it_is_gone_on_with(self):
+        job = crawl(needs_review=True)
+        ScrapedImageFactory(job=job, state="review")
+
+        killed_at(type(folder_of(job).root), "rename", purge)
+        assert not job.items.filter(state="review").exists()
+
+        assert purge().crawls == 1
+        assert tree() == ["jobs"]
+
     def test_two_at_once_do_it_once(self, monkeypatch):
         job = crawl()
         ScrapedPageFactory(job=job)
@@ -332,9 +357,50 @@ class TestAPurgeThatBreaksOff:
         assert is_purged(job)
 
 
+@pytest.mark.parametrize("is_mount_point_left", [True, False])
+def test_a_disk_that_is_not_there_refuses_the_purge(is_mount_point_left):
+    job = crawl(needs_review=True)
+    ScrapedImageFactory(job=job, state="review")
+    ScrapedPageFactory(job=job)
+    shutil.rmtree(roots.scraping_root())
+    if is_mount_point_left:
+        roots.scraping_root().mkdir()
+
+    refused = purges.purge_now("scraping", older_than_days=30)
+
+    assert refused.state == "failed"
+    assert "scraping root is missing or empty" in refused.result["problem"]
+    assert job.items.filter(state="review").count() == ScrapedPage.objects.count() == 1
+    assert not is_purged(job)
+
+
+@pytest.mark.parametrize("is_dry_run", [True, False])
+def test_a_crawl_whose_pictures_wait_and_are_missing_is_not_touched(is_dry_run):
+    job, other = crawl(needs_review=True), crawl()
+    ScrapedImageFactory(job=job, state="review")
+    shutil.rmtree(folder_of(job).root)
+
+    freed = purge(is_dry_run=is_dry_run)
+
+    assert (freed.failed, freed.crawls) == (1, 1)
+    assert job.items.filter(state="review").exists()
+    assert is_purged(other) is not is_dry_run
+    assert not is_purged(job)
+
+
+def test_folders_that_no_crawl_has_are_counted_and_stay():
+    """The database may be the wrong one."""
+    job = crawl()
+    os.utime(folder_of(job).root, (0, 0))
+    ScrapeJob.objects.all().delete()
+
+    assert (purge().strays, purge(is_dry_run=True).strays) == (1, 1)
+    assert folder_of(job).pictures.exists()
+
+
 def test_rows_are_deleted_some_at_a_time(monkeypatch):
     monkeypatch.setattr(walking, "BATCH", 2)
-    job = crawl(has_folder=False)
+    job = crawl()
     for number in range(5):
         ScrapedImageFactory(job=job, position=number, state="filtered")
     beats = []

@@ -292,7 +292,7 @@ class TrainingPurgeResultSerializer(PurgeResultSerializer):
     labeled = serializers.IntegerField(
         required=False, help_text="Images of which it is forgotten what became of them in labeling jobs."
     )
-    strays = serializers.IntegerField(required=False, help_text="Folders that belonged to no run.")
+    strays = serializers.IntegerField(required=False, help_text="Folders that belong to no run: they stay.")
     kept = serializers.ListField(
         child=serializers.DictField(),
         required=False,

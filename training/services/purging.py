@@ -1,5 +1,7 @@
 """Clearing out the files of runs that ended some time ago."""
 
+import os
+import stat
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,7 +16,16 @@ from django.db.models.functions import Now
 from imagehub import roots
 from imagehub.jobs.models import JobStatus
 from imagehub.operations import purges
-from imagehub.operations.folders import DOOMED, bytes_below, delete_folder, lies_in, without_rows
+from imagehub.operations.folders import (
+    DOOMED,
+    bytes_below,
+    count_strays,
+    delete_folder,
+    files_below,
+    is_empty,
+    lies_in,
+    without_rows,
+)
 from imagehub.operations.walking import older_than
 from training.models import Checkpoint, Sample, TrainingRun
 from training.services.labeling import forget_items
@@ -39,7 +50,7 @@ class Freed(purges.Freed):
     labeled: int = 0
     """Images of which it is forgotten what became of them in labeling jobs."""
     strays: int = 0
-    """Folders of runs that have no row."""
+    """Folders that are named like those of runs, and have no row. They stay."""
     kept: list[dict[str, Any]] = field(default_factory=list)
     """Runs of which something is deleted and checkpoints are kept, with the steps; of so many of them as are told."""
     runs_kept: int = 0
@@ -56,6 +67,10 @@ class Doomed:
     """The steps of the checkpoints that stay."""
 
 
+class _Missing(Exception):
+    """Of a run a checkpoint that somebody wants has no folder."""
+
+
 def register() -> None:
     """Let the platform clear out files of runs."""
     purges.register(
@@ -70,7 +85,6 @@ def register() -> None:
                 "checkpoints": "checkpoints",
                 "cached_files": "cached files",
                 "labeled": "items of labeling jobs",
-                "strays": "folders without a run",
             },
         )
     )
@@ -89,9 +103,16 @@ def purge_artifacts(
     adapter, with what it takes to make one of them; the curves; and adapters, which lie elsewhere. Nothing outside the training
     root is touched, wherever links lead. What cannot be deleted is left to the next purge, and the other runs get their turn.
 
-    Of labeling jobs that ended before it is forgotten what became of each image. Folders of runs without a row go as well. With a
+    Of labeling jobs that ended before it is forgotten what became of each image. Folders of runs without a row are counted. With a
     limit to the runs of which something is deleted, only these.
+
+    Raises:
+        NotThere: there is no folder of a run at all, and there are checkpoints by the rows.
     """
+    place = folder_of(TrainingRun()).root.parent
+    # First the disk: rows are written before files go.
+    if is_empty(place) and Checkpoint.objects.filter(removed_at=None).exists():
+        raise purges.NotThere("The training root is missing or empty, and runs should have checkpoints there")
     freed = Freed()
     for keys in older_than(TrainingRun.objects.filter(purged_at=None), cutoff, by="finished_at"):
         runs = TrainingRun.objects.in_bulk(keys)
@@ -105,26 +126,11 @@ def purge_artifacts(
             on_progress()
     if limit is None:
         freed.labeled = forget_items(cutoff=cutoff, is_dry_run=is_dry_run, on_progress=on_progress)
-        _purge_strays(cutoff, freed, is_dry_run=is_dry_run)
-        _purge_cache(cutoff, freed, is_dry_run=is_dry_run)
+        if lies_in(place, roots.training_root()):
+            strays = without_rows(place, TrainingRun.objects.all(), cutoff=cutoff)
+            freed.strays = count_strays(strays, "run", on_progress=on_progress)
+        _purge_cache(cutoff, freed, is_dry_run=is_dry_run, on_progress=on_progress)
     return freed
-
-
-def _purge_strays(cutoff: datetime, freed: Freed, *, is_dry_run: bool) -> None:
-    """Delete folders that are named like those of runs, and belong to none: a restored database may be older than the disk."""
-    parent = folder_of(TrainingRun()).root.parent
-    if not lies_in(parent, roots.training_root()):
-        return
-    for folder in without_rows(parent, TrainingRun.objects.all(), cutoff=cutoff):
-        size = bytes_below(folder)
-        try:
-            if not is_dry_run:
-                delete_folder(folder)
-        except OSError as error:
-            freed.fail(f"the folder {folder.name}, which has no run", error.strerror)
-            continue
-        freed.strays += 1
-        freed.bytes += size
 
 
 def _purge_run(run: TrainingRun, freed: Freed, *, is_dry_run: bool) -> None:
@@ -132,7 +138,13 @@ def _purge_run(run: TrainingRun, freed: Freed, *, is_dry_run: bool) -> None:
     if not lies_in(root, roots.training_root()):
         freed.fail(f"run {run.pk}", "its folder does not lie in the training root, and is left alone")
         return
-    doomed = _look(run, root) if is_dry_run else _set_aside(run, root)
+    try:
+        doomed = _look(run, root) if is_dry_run else _set_aside(run, root)
+    except _Missing:
+        freed.fail(
+            f"run {run.pk}", "checkpoints that are to be kept are not there, and nothing of it is touched"
+        )
+        return
     if doomed is None:
         return
     size = sum(map(bytes_below, doomed.paths))
@@ -154,11 +166,18 @@ def _purge_run(run: TrainingRun, freed: Freed, *, is_dry_run: bool) -> None:
 
 
 def _look(run: TrainingRun, root: Path) -> Doomed:
-    """Tell what would be deleted of a run."""
+    """Tell what would be deleted of a run.
+
+    Raises:
+        _Missing: a checkpoint that somebody wants has no folder.
+    """
     wanted = Q(is_best=True) | Q(pk__in=Checkpoint.objects.filter(run=run).needed().values("pk"))
     rows = Checkpoint.objects.filter(wanted, run=run, removed_at=None)
-    there = set(steps_in(root / "checkpoints"))
-    kept = there & set(rows.values_list("step", flat=True))
+    checkpoints = root / "checkpoints"
+    there = set() if checkpoints.is_symlink() else set(steps_in(checkpoints))
+    kept = set(rows.values_list("step", flat=True))
+    if not kept <= there:
+        raise _Missing
     return Doomed(_what_goes(root, kept), len(there) - len(kept), kept)
 
 
@@ -175,16 +194,31 @@ def _set_aside(run: TrainingRun, root: Path) -> Doomed | None:
         rows = Checkpoint.objects.filter(run=run, removed_at=None).locked_in_order()
         if rows.filter(promotion=Checkpoint.Promotion.WORKING).exists():
             return None
+        _put_back(root, set(rows.values_list("step", flat=True)))
         doomed = _look(run, root)
         rows.exclude(step__in=doomed.kept).update(removed_at=Now(), is_pinned=False, is_best=False)
         Sample.objects.filter(run=run).delete()
         if not doomed.paths:
             return doomed
         aside = root / f"{DOOMED}{uuid.uuid4().hex}"
-        aside.mkdir()
-        for number, path in enumerate(doomed.paths):
-            path.rename(aside / str(number))
+        for path in doomed.paths:
+            place = aside / path.relative_to(root)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            path.rename(place)
     return Doomed([aside], doomed.checkpoints, doomed.kept)
+
+
+def _put_back(root: Path, steps: set[int]) -> None:
+    """Move back what an earlier purge has set aside, if it was killed before the rows said so: by them these steps are there."""
+    lost = steps - set(steps_in(root / "checkpoints"))
+    for aside in root.glob(f"{DOOMED}*"):
+        if not lies_in(aside / "checkpoints", root) or not lost & set(steps_in(aside / "checkpoints")):
+            continue
+        (root / "checkpoints").mkdir(exist_ok=True)
+        for path in [*(aside / "checkpoints").iterdir(), *aside.iterdir()]:
+            place = root / path.relative_to(aside)
+            if not os.path.lexists(place):
+                path.rename(place)
 
 
 def _what_goes(root: Path, kept: set[int]) -> list[Path]:
@@ -199,17 +233,21 @@ def _what_goes(root: Path, kept: set[int]) -> list[Path]:
     return others + [path for path in (root / "checkpoints").iterdir() if path.name not in names]
 
 
-def _purge_cache(cutoff: datetime, freed: Freed, *, is_dry_run: bool) -> None:
+def _purge_cache(
+    cutoff: datetime, freed: Freed, *, is_dry_run: bool, on_progress: Callable[[], None]
+) -> None:
     """Delete what of the cache nobody has read or written for long; a training that misses it encodes it again."""
     root = cache_root()
     if not root.is_dir() or not lies_in(root, roots.training_root()):
         return
-    for path in root.rglob("*"):
-        if path.is_symlink() or not path.is_file():
-            continue
+    for path in files_below(root):
+        on_progress()
         try:
-            status = path.stat()
-            if max(status.st_mtime, status.st_atime) >= cutoff.timestamp():
+            status = path.lstat()
+            if (
+                not stat.S_ISREG(status.st_mode)
+                or max(status.st_mtime, status.st_atime) >= cutoff.timestamp()
+            ):
                 continue
             if not is_dry_run:
                 path.unlink()

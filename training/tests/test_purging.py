@@ -9,9 +9,11 @@ import pytest
 from django.db import connection, connections
 from django.utils import timezone
 
+from imagehub import roots
 from imagehub.errors import ImageHubError
 from imagehub.jobs.models import JobStatus
 from imagehub.operations import purges
+from imagehub.operations.tests.killing import killed_at
 from training.models import Checkpoint, TrainingRun
 from training.services import promoting, purging, resuming, runs
 from training.services.disk import disk_of
@@ -57,6 +59,72 @@ class TestAPurgeThatBreaksOff:
         first.refresh_from_db()
         assert first.purged_at is not None
         assert not folder_of(first).root.exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_that_is_killed_before_the_rows_say_what_was_set_aside_loses_nothing_that_is_pinned_then():
+    run = aged(TrainingRunFactory(failed=True))
+    checkpoint(run, 2)
+    row = checkpoint(run, 4)
+
+    killed_at(type(connections["default"]), "_commit", lambda: purging.purge_artifacts(cutoff=long_ago()))
+    assert not folder_of(run).checkpoints.exists()
+    promoting.pin_checkpoint(row, is_pinned=True)
+
+    freed = purging.purge_artifacts(cutoff=long_ago())
+    assert (freed.checkpoints, freed.failed) == (1, 0)
+    assert resuming.is_sound(run, 4)
+    assert sorted(path.name for path in folder_of(run).root.iterdir()) == ["checkpoints"]
+    row.refresh_from_db()
+    assert (row.is_pinned, row.removed_at) == (True, None)
+
+
+class TestADiskThatIsNotThere:
+    @pytest.mark.parametrize("is_mount_point_left", [True, False])
+    def test_refuses_the_purge_and_keeps_all_rows(self, is_mount_point_left):
+        run = aged(TrainingRunFactory(failed=True))
+        checkpoint(run, 4, is_pinned=True)
+        checkpoint(run, 8)
+        before = list(Checkpoint.objects.values())
+        shutil.rmtree(roots.training_root())
+        if is_mount_point_left:
+            roots.training_root().mkdir()
+
+        refused = purges.purge_now("training", older_than_days=30)
+
+        assert refused.state == "failed"
+        assert "training root is missing or empty" in refused.result["problem"]
+        assert list(Checkpoint.objects.values()) == before
+
+    @pytest.mark.parametrize("is_dry_run", [True, False])
+    @pytest.mark.parametrize("fields", [{"is_pinned": True}, {"is_best": True}, {"promotion": "waiting"}])
+    def test_a_run_whose_wanted_checkpoint_is_missing_is_not_touched(self, fields, is_dry_run):
+        run, other = aged(TrainingRunFactory(failed=True)), aged(TrainingRunFactory(failed=True))
+        checkpoint(run, 4, **fields)
+        checkpoint(run, 8)
+        checkpoint(other)
+        shutil.rmtree(folder_of(run).checkpoints / "step-000004")
+        before = list(Checkpoint.objects.filter(run=run).values())
+
+        freed = purging.purge_artifacts(cutoff=long_ago(), is_dry_run=is_dry_run)
+
+        assert (freed.failed, freed.runs) == (1, 1)
+        assert list(Checkpoint.objects.filter(run=run).values()) == before
+        assert (folder_of(run).checkpoints / "step-000008").exists()
+
+
+def test_folders_that_no_run_has_are_counted_and_stay(caplog):
+    """The database may be the wrong one."""
+    run = aged(TrainingRunFactory(failed=True))
+    checkpoint(run, 4, is_pinned=True)
+    os.utime(folder_of(run).root, (0, 0))
+    TrainingRun.objects.all().delete()
+
+    freed = purging.purge_artifacts(cutoff=long_ago())
+
+    assert (freed.strays, freed.bytes) == (1, 0)
+    assert folder_of(run).checkpoints.exists()
+    assert str(run.pk) in caplog.text
 
 
 def test_a_run_with_nothing_left_to_delete_is_not_told_of_again():

@@ -49,6 +49,7 @@ class PurgeResultSerializer(serializers.Serializer):
         child=serializers.CharField(), required=False, help_text="What was in the way, of the first of these."
     )
     problem = serializers.CharField(required=False)
+    note = serializers.CharField(required=False, help_text="What else is to be known of it.")
 
 
 class PurgeSerializer(serializers.ModelSerializer):

@@ -10,11 +10,9 @@ from io import StringIO
 import pytest
 from django.apps import apps
 from django.core.management import CommandError, call_command
-from django.db import OperationalError, connection, connections
-from django.db.migrations.executor import MigrationExecutor
+from django.db import IntegrityError, OperationalError, connection, connections
 from django.utils import timezone
 from django_q.models import OrmQ, Schedule
-from rest_framework.test import APIClient
 
 from imagehub.accounts.models import AuditEntry
 from imagehub.accounts.tests.factories import UserFactory
@@ -191,6 +189,79 @@ class TestWork:
         row.refresh_from_db()
         assert row.state == "working"
 
+    def test_another_fault_of_the_database_ends_it(self, errand):
+        def fails():
+            raise IntegrityError("/secret/path")
+
+        errand.meanwhile = fails
+        row = purge()
+        assert tasks.see_to_purges() == 1
+        row.refresh_from_db()
+        assert (row.state, row.result) == ("failed", {"problem": "It failed unexpectedly: the log says more"})
+
+    def test_whose_files_cannot_be_seen_is_refused(self, errand):
+        def refuses():
+            raise purges.NotThere("No disk is there")
+
+        errand.meanwhile = refuses
+        row = purge()
+        assert tasks.see_to_purges() == 1
+        row.refresh_from_db()
+        assert (row.state, row.result) == ("failed", {"problem": "No disk is there"})
+
+    def test_that_was_taken_up_again_says_so_and_is_told_by_one(self, errand):
+        """The first worker is only slow: it stops, and says nothing."""
+        row = purge(origin="person")
+
+        def stands_still():
+            if len(errand.orders) == 1:
+                Purge.objects.update(worked_at=timezone.now() - timedelta(hours=1))
+                assert tasks.see_to_purges() == 1
+
+        errand.meanwhile = stands_still
+        assert tasks.see_to_purges() == 1
+
+        row.refresh_from_db()
+        assert (row.state, row.result["note"]) == ("done", purges.TAKEN_UP)
+        assert purges.told(row).endswith(purges.TAKEN_UP)
+        assert AuditEntry.objects.filter(action="errand.purge").count() == 1
+
+    @pytest.mark.parametrize("last_words", [purges.Freed(), ValueError()])
+    def test_says_nothing_any_more_where_another_has_ended_it(self, errand, last_words):
+        row = purge(origin="person")
+        freed = {"bytes": 1}
+
+        def perform(**order):
+            Purge.objects.filter(pk=row.pk).update(state="done", result=freed)
+            if isinstance(last_words, Exception):
+                raise last_words
+            return last_words
+
+        errand.perform = perform
+        register(errand)
+        tasks.see_to_purges()
+        row.refresh_from_db()
+        assert (row.state, row.result) == ("done", freed)
+        assert not AuditEntry.objects.filter(action="errand.purge").exists()
+
+    def test_by_the_clock_does_what_the_configuration_says_by_then(self, errand, set_config):
+        long, never, asked = purge(), purge(), purge(origin="person", older_than_days=7)
+        set_config("{training: {retention_days: 90}, purges: {dry_run: true}}")
+        Purge.objects.filter(pk__in=[never.pk, asked.pk]).update(kind="later")
+        assert tasks.see_to_purges() == 1
+        assert errand.orders[0]["cutoff"] == long.created_at - timedelta(days=90)
+        assert errand.orders[0]["is_dry_run"]
+
+        register(errand, "later")
+        set_config("training: {retention_days: 0}")
+        assert tasks.see_to_purges() == 2
+        [_, order] = errand.orders
+        assert order["cutoff"] == asked.created_at - timedelta(days=7)
+        long.refresh_from_db()
+        never.refresh_from_db()
+        assert (long.older_than_days, long.is_dry_run) == (90, True)
+        assert (never.state, never.result) == ("done", {"note": purges.NOT_WANTED})
+
     def test_of_another_cluster_is_done_there(self, errand, django_capture_on_commit_callbacks):
         register(errand, "slow errand", Cluster.SCRAPING)
         purge(kind="slow errand")
@@ -209,6 +280,11 @@ class TestWork:
 
 class TestByTheClock:
     @pytest.fixture
+    def seen(self):
+        """The clock has seen to the kind before."""
+        return purge(due_on=date(2026, 2, 1), state="done")
+
+    @pytest.fixture
     def at(self, monkeypatch, set_config):
         """Let it be a time of a day; what is old goes at 03:15."""
         set_config("purges: {training_at: '03:15'}")
@@ -219,10 +295,22 @@ class TestByTheClock:
 
         return at
 
-    def test_once_a_day_and_not_before_its_hour(self, errand, at):
+    def test_that_sees_a_kind_for_the_first_time_deletes_nothing_until_it_strikes(self, errand, at):
+        for early in ("2026-03-02T03:20", "2026-03-02T03:25", "2026-03-03T03:14"):
+            at(early)
+            assert tasks.see_to_purges() == 0
+        row = Purge.objects.get()
+        assert (row.state, row.is_dry_run, purges.told(row)) == ("done", True, purges.FIRST_SEEN)
+        assert not errand.orders
+
+        at("2026-03-03T03:15")
+        assert tasks.see_to_purges() == 1
+        assert len(errand.orders) == 1
+
+    def test_once_a_day_and_not_before_its_hour(self, errand, seen, at):
         at("2026-03-02T03:15")
         assert tasks.see_to_purges() == 1
-        row = Purge.objects.get()
+        row = Purge.objects.latest("due_on")
         assert (row.origin, row.older_than_days, row.state, row.due_on) == (
             "clock",
             30,
@@ -236,7 +324,7 @@ class TestByTheClock:
         at("2026-03-03T03:16")
         assert tasks.see_to_purges() == 1
 
-    def test_a_change_of_the_hour_holds_at_once(self, errand, at, set_config):
+    def test_a_change_of_the_hour_holds_at_once(self, errand, seen, at, set_config):
         at("2026-03-02T03:15")
         assert tasks.see_to_purges() == 1
         set_config("purges: {training_at: '12:00'}")
@@ -245,7 +333,7 @@ class TestByTheClock:
         set_config("purges: {training_at: '03:00'}")
         assert tasks.see_to_purges() == 1
 
-    def test_days_on_which_nothing_ran_are_made_up_for_once(self, errand, at):
+    def test_days_on_which_nothing_ran_are_made_up_for_once(self, errand, seen, at):
         at("2026-03-02T03:15")
         tasks.see_to_purges()
         at("2026-03-07T01:00")
@@ -253,10 +341,10 @@ class TestByTheClock:
         assert tasks.see_to_purges() == 0
         assert Purge.objects.latest("due_on").due_on == date(2026, 3, 6)
 
-    def test_only_tells_where_that_is_configured(self, errand, set_config):
+    def test_only_tells_where_that_is_configured(self, errand, seen, set_config):
         set_config("purges: {dry_run: true}")
         assert tasks.see_to_purges() == 1
-        assert Purge.objects.get().is_dry_run
+        assert Purge.objects.latest("due_on").is_dry_run
         assert errand.orders[0]["is_dry_run"]
 
     def test_never_does_only_what_waits(self, errand, set_config):
@@ -268,11 +356,11 @@ class TestByTheClock:
 
     def test_old_records_go(self, errand):
         purge(state="done", finished_at=timezone.now() - timedelta(days=100))
-        assert tasks.see_to_purges() == 1
+        tasks.see_to_purges()
         assert Purge.objects.get().due_on is not None
 
     @pytest.mark.django_db(transaction=True)
-    def test_two_machines_at_once_plan_and_do_it_once(self, errand):
+    def test_two_machines_at_once_plan_and_do_it_once(self, errand, seen):
         both = threading.Barrier(2, timeout=60)
 
         def machine(_):
@@ -284,7 +372,7 @@ class TestByTheClock:
 
         with ThreadPoolExecutor(2) as machines:
             assert sum(machines.map(machine, range(2))) == 1
-        assert Purge.objects.count() == len(errand.orders) == 1
+        assert Purge.objects.exclude(pk=seen.pk).count() == len(errand.orders) == 1
 
     def test_each_kind_has_its_hour_and_none_a_schedule_of_its_own(self):
         now = datetime(2026, 3, 2, 4, 0, tzinfo=UTC)
@@ -363,162 +451,3 @@ class TestCommand:
         with pytest.raises(CommandError):
             command(**options)
         assert not errand.orders
-
-
-PATHS = {
-    "training": "/api/training/artifacts/purge",
-    "scraping": "/api/scraping/artifacts/purge",
-    "generation": "/api/jobs/artifacts/purge",
-    "trash": "/api/images/trash/purge",
-}
-
-
-@pytest.mark.parametrize("app", PATHS)
-class TestApi:
-    @pytest.fixture
-    def staff(self):
-        client = APIClient()
-        client.force_authenticate(UserFactory(staff=True))
-        return client
-
-    def test_asks_and_tells(self, app, staff):
-        asked = staff.post(PATHS[app], {"older_than_days": 9, "limit": 5, "dry_run": True}, format="json")
-        assert asked.status_code == 202
-        assert {
-            name: asked.json()[name]
-            for name in ("kind", "origin", "state", "older_than_days", "limit", "dry_run")
-        } == {
-            "kind": app,
-            "origin": "person",
-            "state": "waiting",
-            "older_than_days": 9,
-            "limit": 5,
-            "dry_run": True,
-        }
-
-        assert tasks.purge_waiting("default") == 1
-        told = staff.get(asked.headers["Location"]).json()
-        assert (told["id"], told["state"], told["result"]["failed"]) == (asked.json()["id"], "done", 0)
-
-    def test_knows_the_records_of_its_own_kind_only(self, app, staff):
-        other = purge(kind="something else")
-        assert staff.get(f"{PATHS[app]}/{other.pk}").status_code == 404
-
-    @pytest.mark.parametrize(
-        ("body", "pointer"),
-        [
-            ({"older_than_days": True}, "/older_than_days"),
-            ({"older_than_days": -1}, "/older_than_days"),
-            ({"older_than_days": 36_501}, "/older_than_days"),
-            ({"limit": 0}, "/limit"),
-            ({"dry_run": "yes"}, "/dry_run"),
-            ({"days": 3}, "/days"),
-        ],
-    )
-    def test_refuses_nonsense(self, app, staff, body, pointer):
-        answer = staff.post(PATHS[app], body, format="json")
-        assert answer.status_code == 400
-        assert [fault["pointer"] for fault in answer.json()["errors"]] == [pointer]
-        assert not Purge.objects.exists()
-
-    def test_needs_an_age_where_retention_is_never(self, app, staff, set_config):
-        set_config(f"{app}: {{retention_days: 0}}")
-        answer = staff.post(PATHS[app], {}, format="json")
-        assert answer.status_code == 400
-        [fault] = answer.json()["errors"]
-        assert (fault["pointer"], fault["code"]) == ("/older_than_days", "required")
-
-
-def test_the_admin_lists_purges_of_all_kinds_and_changes_none(client, django_assert_max_num_queries):
-    client.force_login(UserFactory(staff=True))
-    result = {"crawls": 3, "items": 20, "pages": 4, "bytes": 2048}
-    for _ in range(5):
-        purge(kind="scraping", origin="person", requested_by=UserFactory(), state="done", result=result)
-    row = purge(kind="training", state="failed", result={"problem": "Of 1 runs not all could be deleted"})
-    purge(kind="forgotten", result={"bytes": 1})
-
-    with django_assert_max_num_queries(8):
-        page = client.get("/admin/operations/purge/")
-    assert page.status_code == 200
-    assert (
-        "3 crawls, 20 addresses of pictures, 4 addresses of pages, 0 folders without a crawl (2.0\N{NO-BREAK SPACE}KB)"
-        in page.text
-    )
-    assert "Of 1 runs not all could be deleted" in page.text
-    assert client.get(f"/admin/operations/purge/{row.pk}/change/").status_code == 200
-    assert client.post(f"/admin/operations/purge/{row.pk}/delete/", {"post": "yes"}).status_code == 403
-
-
-class TestAskingInTheAdmin:
-    ADD = "/admin/operations/purge/add/"
-
-    def test_makes_a_purge_that_waits(self, client, django_capture_on_commit_callbacks):
-        user = UserFactory(staff=True)
-        client.force_login(user)
-        page = client.get(self.ADD, {"kind": "trash"})
-        assert page.status_code == 200
-        assert '<option value="trash" selected>' in page.text
-
-        form = {"kind": "trash", "older_than_days": "9", "limit": "", "is_dry_run": "on"}
-        with django_capture_on_commit_callbacks(execute=True):
-            assert client.post(self.ADD, form).status_code == 302
-
-        row = Purge.objects.get()
-        assert (row.kind, row.origin, row.requested_by, row.older_than_days, row.limit, row.is_dry_run, row.state) == (
-            "trash", "person", user, 9, None, True, "waiting",
-        )  # fmt: skip
-        assert OrmQ.objects.get().func() == "imagehub.operations.tasks.purge_waiting"
-        assert client.get(f"/admin/operations/purge/{row.pk}/change/").status_code == 200
-        assert tasks.purge_waiting("default") == 1
-
-    def test_needs_an_age_where_retention_is_never_and_a_kind_that_is_there(self, client, set_config):
-        client.force_login(UserFactory(staff=True))
-        set_config("trash: {retention_days: 0}")
-        for form, words in (
-            ({"kind": "trash"}, "trash.retention_days is 0"),
-            ({"kind": "everything"}, "is not one of the available choices"),
-            ({"kind": "trash", "older_than_days": "-1"}, "greater than or equal to 0"),
-        ):
-            page = client.post(self.ADD, form)
-            assert page.status_code == 200
-            assert words in page.text
-        assert not Purge.objects.exists()
-
-    def test_is_not_for_everybody(self, client):
-        client.force_login(UserFactory())
-        assert client.post(self.ADD, {"kind": "trash", "older_than_days": "1"}).status_code in {302, 403}
-        assert not Purge.objects.exists()
-
-
-class TestRecordsOfBefore:
-    pytestmark = pytest.mark.django_db(transaction=True)
-
-    def test_move_along_and_back(self):
-        def migrate(*targets):
-            executor = MigrationExecutor(connection)
-            return executor.migrate(list(targets)).apps
-
-        owner = UserFactory()
-        latest = MigrationExecutor(connection).loader.graph.leaf_nodes()
-        new = purge(kind="training", origin="person", requested_by=owner, state="done", result={"runs": 2})
-        purge(kind="scraping")
-        try:
-            old = migrate(("training", "0009_promotion_state")).get_model("training", "Purge").objects
-            assert old.values_list("pk", "requested_by", "state", "result").get() == (
-                new.pk,
-                owner.pk,
-                "done",
-                {"runs": 2},
-            )
-            assert Schedule.objects.get(name="Do purges").func == "training.tasks.purge_waiting"
-            old.create(older_than_days=5)
-        finally:
-            migrate(*latest)
-
-        moved = Purge.objects.filter(kind="training").order_by("older_than_days")
-        assert list(moved.values_list("older_than_days", "origin", "state")) == [
-            (5, "clock", "waiting"),
-            (30, "person", "done"),
-        ]
-        assert Purge.objects.get(pk=new.pk).created_at == new.created_at
-        assert Schedule.objects.get(name="Do purges").func == "imagehub.operations.tasks.see_to_purges"

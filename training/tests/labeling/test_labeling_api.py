@@ -10,6 +10,7 @@ from imagehub.accounts.models import AuditEntry
 from imagehub.accounts.tests.factories import UserFactory
 from imagehub.jobs.models import JobStatus
 from imagehub.operations import purges
+from imagehub.operations.models import Purge
 from training.models import LabelingItem, LabelingJob
 from training.services import labeling
 
@@ -193,6 +194,9 @@ def test_what_became_of_each_image_is_forgotten_by_the_clock(staff, set_config, 
     LabelingJob.objects.update(created_at=long_ago)
     LabelingJob.objects.filter(pk=ended.pk).update(status=JobStatus.CANCELLED, finished_at=long_ago)
 
+    Purge.objects.create(
+        kind="training", origin="clock", older_than_days=30, due_on="2026-01-01", state="done"
+    )
     purges.see_to_purges()
 
     assert LabelingItem.objects.filter(job=ended).exists() == is_kept
