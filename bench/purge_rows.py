@@ -36,6 +36,7 @@ from imagehub.config import get_config  # noqa: E402
 from imagehub.database import insert_like  # noqa: E402
 from imagehub.identifiers import new_id  # noqa: E402
 from imagehub.operations import purges  # noqa: E402
+from imagehub.storage.names import named_by_content  # noqa: E402
 from scraping.models import ScrapedImage, ScrapeJob  # noqa: E402
 from training.models import BaseModel  # noqa: E402
 
@@ -105,8 +106,8 @@ def _fill_trash(owner: User, count: int) -> None:
         rows = []
         for number in numbers:
             data = number.to_bytes(8) * 64
-            sha256 = hashlib.sha256(data).hexdigest()
-            name = f"{storage.IMAGES}/{sha256[:2]}/{sha256[2:4]}/{sha256}.png"
+            digest = hashlib.sha256(data)
+            sha256, name = digest.hexdigest(), named_by_content(digest, len(data), "png").name
             for file in (name, *(thumbnail_name(sha256, size) for size in sizes)):
                 path = storage.path_of(file)
                 path.parent.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,6 @@ from imagehub.in_use import register, unregister
 from imagehub.operations import purges
 from imagehub.operations.tests.killing import killed_at
 from imagehub.storage import bucket as buckets
-from imagehub.storage import disk
 
 pytestmark = pytest.mark.django_db
 
@@ -188,7 +187,7 @@ class TestAPurgeThatIsKilled:
             (purging, "delete_unused_files", 1),
             (trash, "try_to_hold_contents_alone", 1),
             (storage, "delete_all", 2),
-            (disk, "_unlink", 3),
+            (os, "unlink", 2),
         ],
     )
     def test_leaves_no_row_without_a_file_and_the_sweep_finds_files_without_rows(

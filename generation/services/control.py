@@ -39,6 +39,11 @@ class SetRunGone(Conflict):
     title = "The set run has been deleted"
 
 
+class JobGone(Conflict):
+    code = "job_gone"
+    title = "The job has been deleted"
+
+
 class ModelDisabled(NotReady):
     code = "model_disabled"
     title = "The base model is not to be used"
@@ -139,7 +144,7 @@ def retry_generation_job(job: GenerationJob, *, owner: User) -> GenerationJob:
 
     Raises:
         NotRetryable: it has not failed, and was not cancelled, or its place in a set has a later job already.
-        AdapterMissing, ImageGone, SetRunGone: something it needs has been deleted since.
+        AdapterMissing, ImageGone, JobGone, SetRunGone: it, or something it needs has been deleted since.
         ModelDisabled: its base model is not to be used any more.
         AlbumGone, QueueFull, QuotaExceeded, BeyondQuota: see :func:`submit_generation`.
     """
@@ -157,7 +162,11 @@ def retry_generation_job(job: GenerationJob, *, owner: User) -> GenerationJob:
         if job.set_run_id is not None:
             _refuse_second_retry(job)
             reopen_set_run(job.set_run_id)
-        return submit_generation(again)[0]
+        again, _ = submit_generation(again)
+        # Behind the album, which who deletes it holds before its jobs.
+        if not GenerationJob.objects.select_for_update(no_key=True).filter(pk=job.pk).values_list("pk"):
+            raise JobGone("It has been cleared out, as it was old.")
+    return again
 
 
 def hold_set_run(pk: UUID | None) -> None:

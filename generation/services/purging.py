@@ -1,6 +1,6 @@
 """Clearing out jobs that ended some time ago, of which no picture is left."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -11,7 +11,6 @@ from django.db.models import Exists, OuterRef, Q, QuerySet, Sum
 from django.db.models.functions import Coalesce, Length
 
 from generation.models import GenerationJob, SetRun
-from generation.services.set_runs import items_of
 from imagehub.in_use import in_use
 from imagehub.jobs.models import Audience
 from imagehub.operations import purges
@@ -64,20 +63,30 @@ def purge_jobs(
     row's last job, as long as one of their jobs stays: they still tell how they ended, and what has failed can be retried.
     A set run of which nothing is needed goes as a whole.
 
-    With a limit so many jobs go at most.
+    With a limit so many jobs go at most. A dry run counts the same rows, and remembers the keys of the set runs that would go.
     """
     freed = Freed()
+    gone: set[UUID] = set()
     for runs in in_order(SetRun.objects.filter(created_at__lt=cutoff)):
         for run in _ended(runs, cutoff):
-            _purge_set_run(run, freed, cutoff=cutoff, is_dry_run=is_dry_run, limit=limit)
+            if _purge_set_run(run, freed, cutoff=cutoff, is_dry_run=is_dry_run, limit=limit) and is_dry_run:
+                gone.add(run.pk)
             on_progress()
     for keys in older_than(GenerationJob.objects.all(), cutoff, by="finished_at"):
         if limit is not None and freed.jobs >= limit:
             break
-        with transaction.atomic():
-            _purge_some(keys, freed, is_dry_run=is_dry_run, limit=limit)
+        _purge_some(_without(keys, gone), freed, cutoff=cutoff, is_dry_run=is_dry_run, limit=limit)
         on_progress()
     return freed
+
+
+def _without(keys: list[UUID], gone: set[UUID]) -> list[UUID]:
+    """Return those of these jobs that are in none of some set runs."""
+    if not gone:
+        return keys
+    in_runs = GenerationJob.objects.filter(pk__in=keys, set_run__isnull=False).values_list("pk", "set_run")
+    others = {pk for pk, run in in_runs if run in gone}
+    return [key for key in keys if key not in others]
 
 
 def _ended(runs: Sequence[UUID], cutoff: datetime) -> QuerySet[SetRun]:
@@ -90,48 +99,85 @@ def _ended(runs: Sequence[UUID], cutoff: datetime) -> QuerySet[SetRun]:
 
 def _purge_set_run(
     run: SetRun, freed: Freed, *, cutoff: datetime, is_dry_run: bool, limit: int | None
-) -> None:
-    """Delete a set run with all its jobs, in one go, or nothing of it: what is left could not say how it ended."""
-    with transaction.atomic():
-        # Who retries it waits, and finds it gone, or we find his jobs.
-        if SetRun.objects.select_for_update().filter(pk=run.pk).first() is None or not _ended(
-            [run.pk], cutoff
-        ):
-            return
-        jobs = GenerationJob.objects.filter(set_run=run.pk)
-        count = jobs.count()
-        if limit is not None and freed.jobs + count > limit:
-            return
-        if any(in_use(GenerationJob, keys) for keys in in_order(jobs)):
-            return
-        if is_dry_run:  # those that were tried again are counted with the jobs of their own
-            freed.jobs += items_of(run).count()
-        else:
+) -> bool:
+    """Delete a set run with all its jobs, in one go, or nothing of it: what is left could not say how it ended.
+
+    Returns:
+        whether it goes.
+    """
+    jobs = GenerationJob.objects.filter(set_run=run.pk)
+    count = jobs.count()
+    if limit is not None and freed.jobs + count > limit:
+        return False
+    if any(in_use(GenerationJob, keys) for keys in in_order(jobs)):
+        return False
+    if is_dry_run:
+        freed.bytes += sum(_bytes(keys) for keys in in_order(jobs))
+    else:
+        with transaction.atomic():
+            # Who retries it waits, and finds it gone, or we find his jobs.
+            rows = SetRun.objects.filter(pk=run.pk)
+            if not rows.select_for_update().values_list("pk") or not _ended([run.pk], cutoff):
+                return False
+            if any(in_use(GenerationJob, keys) for keys in in_order(jobs)):
+                return False
+            count = jobs.count()
             freed.bytes += sum(_delete(keys) for keys in in_order(jobs))
-            runs = SetRun.objects.filter(pk=run.pk)
-            runs._raw_delete(using=runs.db)
-            freed.jobs += count
-        freed.set_runs += 1
+            rows._raw_delete(using=rows.db)
+    freed.jobs += count
+    freed.set_runs += 1
+    return True
 
 
-def _purge_some(keys: list[UUID], freed: Freed, *, is_dry_run: bool, limit: int | None) -> None:
-    """Delete what nothing needs of these jobs, and what is not needed of the others."""
-    # Who tries one of them again at this moment waits, and finds it gone, or we find his job. What others hold stays till next time.
-    rows = GenerationJob.objects.filter(pk__in=keys).order_by("pk")
-    held = set(rows.select_for_update(skip_locked=True).values_list("pk", flat=True))
-    needed = held & set(in_use(GenerationJob, held))
-    counted = held & set(_last_of_their_rows(held))
-    doomed = [key for key in keys if key in held - needed - counted]  # still the oldest first
-    if limit is not None:
+def _purge_some(
+    keys: list[UUID], freed: Freed, *, cutoff: datetime, is_dry_run: bool, limit: int | None
+) -> None:
+    """Delete what nothing needs of these jobs, and what is not needed of the others.
+
+    What is kept is looked at each time, for its picture may be gone by now, but locked, and written, once.
+    """
+    needed = _needed(keys)
+    doomed = [key for key in keys if key not in needed]  # still the oldest first
+    if limit is not None and len(doomed) >= limit - freed.jobs:
         doomed = doomed[: limit - freed.jobs]
-    staying = GenerationJob.objects.filter(pk__in=needed | counted).exclude(**NOT_NEEDED)
-    freed.kept += len(needed | counted)
-    freed.slimmed += staying.count() if is_dry_run else staying.update(**NOT_NEEDED)
-    freed.bytes += _bytes(doomed) if is_dry_run else _delete(doomed)
-    freed.jobs += len(doomed)
+        # Behind the last that may go nothing is counted: so it does not matter how the lists are cut.
+        needed &= set(keys[: keys.index(doomed[-1])])
+    staying = GenerationJob.objects.filter(pk__in=needed).exclude(**NOT_NEEDED)
+    slim = set(staying.values_list("pk", flat=True))
+    freed.kept += len(needed)
+    if is_dry_run:
+        freed.slimmed += len(slim)
+        freed.bytes += _bytes(doomed)
+        freed.jobs += len(doomed)
+    elif doomed or slim:
+        with transaction.atomic():
+            held = _hold(doomed, slim, cutoff)
+            found = _needed(held)  # by somebody who came in between
+            freed.slimmed += staying.filter(pk__in=slim & held).update(**NOT_NEEDED)
+            doomed = [key for key in doomed if key in held and key not in found]
+            freed.bytes += _delete(doomed)
+            freed.jobs += len(doomed)
 
 
-def _last_of_their_rows(keys: set[UUID]) -> Iterator[UUID]:
+def _hold(doomed: list[UUID], slim: set[UUID], cutoff: datetime) -> set[UUID]:
+    """Lock jobs, and retries of those that are to go, until the transaction ends, and return which of them can be had.
+
+    It waits for nobody. What somebody else holds stays till next time, and so does what he may be about to try again.
+    """
+    rows = GenerationJob.objects.select_for_update(skip_locked=True).order_by("pk")
+    old = rows.filter(pk__in=[*doomed, *slim], finished_at__lt=cutoff)
+    held = set(old.values_list("pk", flat=True))
+    retries = GenerationJob.objects.filter(retry_of__in=held.intersection(doomed)).order_by("pk")
+    ours = set(rows.filter(pk__in=retries.values("pk")).values_list("pk", flat=True)) if held else set()
+    return held - {tried for pk, tried in retries.values_list("pk", "retry_of") if pk not in ours}
+
+
+def _needed(keys: Collection[UUID]) -> set[UUID]:
+    """Return which of these jobs have to stay."""
+    return set(in_use(GenerationJob, keys)) | set(_last_of_their_rows(keys))
+
+
+def _last_of_their_rows(keys: Collection[UUID]) -> Iterator[UUID]:
     """Return those of these jobs that their set run counts: no later one stands in their place."""
     later = GenerationJob.objects.filter(
         set_run=OuterRef("set_run"), set_index=OuterRef("set_index"), pk__gt=OuterRef("pk")

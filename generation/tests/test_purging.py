@@ -15,7 +15,7 @@ from albums.tests.factories import ImageFactory
 from generation import services
 from generation.models import GenerationJob, SetRun
 from generation.services import purging
-from generation.services.control import SetRunGone
+from generation.services.control import JobGone, SetRunGone
 from generation.tests.factories import GenerationJobFactory
 from imagehub.accounts.tests.factories import UserFactory
 from imagehub.in_use import register, unregister
@@ -105,6 +105,19 @@ class TestJobs:
         retry.refresh_from_db()
         assert retry.retry_of is None
 
+    def test_that_are_gone_are_not_tried_again(self):
+        row = job()
+        assert purge().jobs == 1
+        with pytest.raises(JobGone):
+            services.retry_generation_job(row, owner=row.owner)
+        assert not GenerationJob.objects.exists()
+
+    def test_that_are_kept_are_locked_once(self, monkeypatch):
+        made_by(job(status="completed", error_trace="trace"))
+        assert purge().slimmed == 1
+        monkeypatch.setattr(purging, "_hold", None)
+        assert purge().kept == 1
+
     def test_that_something_else_needs_stay(self):
         needed, other = job(), job()
 
@@ -138,7 +151,7 @@ class TestSetRuns:
 
         freed = purge(is_dry_run=is_dry_run)
 
-        assert (freed.set_runs, freed.jobs, freed.kept) == (1, 4, 3 if is_dry_run else 0)
+        assert (freed.set_runs, freed.jobs, freed.kept) == (1, 4, 0)
         assert SetRun.objects.exists() == GenerationJob.objects.exists() == is_dry_run
 
     def test_stay_as_they_ended_while_one_of_their_pictures_is_left(self):
@@ -175,6 +188,21 @@ class TestSetRuns:
             services.retry_set_run(run, owner=run.owner)
         with pytest.raises(SetRunGone):
             services.retry_generation_job(items[0], owner=run.owner)
+
+
+@pytest.mark.parametrize("limit", [None, 2, 3, 4, 5])
+def test_a_rehearsal_tells_the_same(limit, monkeypatch):
+    monkeypatch.setattr(walking, "BATCH", 3)
+    first, _ = set_run("failed", "completed", days=60, error_trace="trace")
+    job(50, owner=first.owner, set_run=first, set_index=0)
+    _, [_, completed] = set_run("failed", "completed", days=55, idempotency_key="")
+    for days in (70, 65, 50, 45):
+        made_by(job(days, status="completed", error_trace="x"))
+        Audience.objects.create(job=job(days).pk, until=timezone.now(), preview=b"x" * 100)
+    made_by(completed)
+
+    told = purge(is_dry_run=True, limit=limit)
+    assert told == purge(limit=limit)
 
 
 class TestAtTheSameTime:

@@ -4,17 +4,27 @@ import errno
 import fcntl
 import os
 import shutil
+import stat
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from itertools import repeat
 from pathlib import Path
 from typing import BinaryIO
 
-from imagehub.storage.media_folder import gate, naming_a_full_disk, open_regular, path_of, require_space, root
-from imagehub.storage.names import FoundFile, StorageFull, StoredFile
+from imagehub.storage.media_folder import (
+    gate,
+    naming_a_full_disk,
+    open_regular,
+    path_of,
+    paths_of,
+    require_space,
+    root,
+)
+from imagehub.storage.names import FoundFile, StorageFull, StoredFile, UnsafePath
 
 FILE_MODE = 0o644
 CHUNK_BYTES = 1 << 20
@@ -98,11 +108,17 @@ class Disk:
         return bool(self.delete_all([name], untouched_for=untouched_for))
 
     def delete_all(self, names: Collection[str], *, untouched_for: timedelta | None) -> set[str]:
-        paths = {name: path_of(name) for name in names}
+        paths = paths_of(names)
         before = time.time() - untouched_for.total_seconds() if untouched_for else None
-        with gate(fcntl.LOCK_EX), ThreadPoolExecutor(AT_ONCE) as pool:
-            deleted = pool.map(lambda path: _unlink(path, before), paths.values())
-            return {name for name, is_deleted in zip(paths, deleted, strict=True) if is_deleted}
+        with gate(fcntl.LOCK_EX):
+            old = [
+                name for name, path in paths.items() if _may_go(path, before)
+            ]  # all of them, before any goes
+            if len(old) <= AT_ONCE:
+                return _unlink(old, paths)
+            with ThreadPoolExecutor(AT_ONCE) as pool:
+                shares = [old[start::AT_ONCE] for start in range(AT_ONCE)]
+                return set().union(*pool.map(_unlink, shares, repeat(paths)))
 
     def walk(self, area: str) -> Iterator[FoundFile]:
         base = path_of(area)
@@ -116,15 +132,29 @@ class Disk:
                     yield FoundFile(name, found.st_size, found.st_mtime)
 
 
-def _unlink(path: Path, before: float | None) -> bool:
-    """Delete a file, unless it was touched after a moment; return whether it was there to be deleted."""
+def _may_go(path: str, before: float | None) -> bool:
+    """Tell whether there is such a file, which was not touched after a moment.
+
+    Raises:
+        UnsafePath: it is a symbolic link.
+    """
     try:
-        if before is not None and path.stat().st_mtime > before:
-            return False
-        path.unlink()
+        found = os.lstat(path)
     except FileNotFoundError:
         return False
-    return True
+    if stat.S_ISLNK(found.st_mode):
+        raise UnsafePath("A stored file is never a symbolic link.")
+    return before is None or found.st_mtime <= before
+
+
+def _unlink(names: Sequence[str], paths: Mapping[str, str]) -> set[str]:
+    """Delete files; return the names of those that were still there."""
+    gone = set()
+    for name in names:
+        with suppress(FileNotFoundError):
+            os.unlink(paths[name])  # noqa: PTH108 - a path object for each of a million takes its time
+            gone.add(name)
+    return gone
 
 
 def _touched(stored: StoredFile) -> bool:

@@ -4,7 +4,7 @@ import errno
 import fcntl
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -30,6 +30,28 @@ def path_of(name: str) -> Path:
     if os.path.realpath(path) != path:  # a link, even one that stays inside: nothing here makes any
         raise UnsafePath("A stored file is never reached through a symbolic link.")
     return Path(path)
+
+
+def paths_of(names: Iterable[str]) -> dict[str, str]:
+    """Return by their names the paths of many, as :func:`path_of`, but each folder is looked at once and no file at all.
+
+    Whether a file is a symbolic link itself is left to whoever looks at it.
+
+    Raises:
+        UnsafePath: a name is absolute, climbs with ``..``, or its folder passes through a symbolic link.
+    """
+    base = os.path.realpath(root())
+    folders: dict[tuple[str, ...], str] = {}
+    paths = {}
+    for name in names:
+        *above, file = safe_parts(name)
+        folder = folders.get(key := tuple(above))
+        if folder is None:
+            folder = folders[key] = os.path.join(base, *above)  # noqa: PTH118
+            if os.path.realpath(folder) != folder:
+                raise UnsafePath("A stored file is never reached through a symbolic link.")
+        paths[name] = f"{folder}/{file}"
+    return paths
 
 
 def free_bytes() -> int:

@@ -2,7 +2,6 @@
 
 import re
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from imagehub.errors import ImageHubError, NotNow, NotReady
@@ -57,7 +56,7 @@ def safe_parts(name: str) -> tuple[str, ...]:
     Raises:
         UnsafePath: the name is absolute, climbs with ``..``, or is none.
     """
-    parts = PurePosixPath(name).parts
+    parts = tuple(part for part in name.split("/") if part not in {"", "."})
     if not parts or "\0" in name or "\\" in name or name.startswith("/") or ".." in parts:
         raise UnsafePath("A stored file is named by a path relative to the media root.")
     return parts
