@@ -55,7 +55,7 @@ def health_check(image: str, site: Site) -> list[str]:
     """Return the command by which a container of an image (``web``, ``worker``) is asked whether it is well, for this copy."""
     text = (DEPLOY / "docker" / "Dockerfile").read_text()
     stage = re.split(r"^FROM ", text.split(f" AS {image}\n")[1], flags=re.MULTILINE)[0]
-    command = json.loads(re.search(r"HEALTHCHECK.*?CMD (\[.*\])$", stage, re.MULTILINE | re.DOTALL)[1])
+    command = json.loads(re.search(r"HEALTHCHECK.*?CMD (\[[^\n]*\])$", stage, re.MULTILINE | re.DOTALL)[1])
     return [part.replace("'127.0.0.1', 8000", f"'127.0.0.1', {site.web_port}") for part in command]
 
 
