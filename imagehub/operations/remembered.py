@@ -14,7 +14,7 @@ LONGEST_SECONDS = 30
 """After so long somebody else tries to find it out as well: who did it may be dead."""
 
 
-def lately(key: str, find: Callable[[], Found], *, seconds: float) -> Found:
+def lately(key: str, find: Callable[[], Found], *, seconds: int) -> Found:
     """Return what was found at most so many seconds ago; if nobody has, find it out.
 
     While one finds it out, the others get what is older, or find it out themselves if there is none.
@@ -29,7 +29,7 @@ def lately(key: str, find: Callable[[], Found], *, seconds: float) -> Found:
     return anew(key, find, seconds=seconds)
 
 
-def anew(key: str, find: Callable[[], Found], *, seconds: float) -> Found:
+def anew(key: str, find: Callable[[], Found], *, seconds: int) -> Found:
     """Find it out, whatever is known, and remember it for those who ask :func:`lately`."""
     try:
         found = find()
