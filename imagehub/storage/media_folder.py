@@ -40,18 +40,26 @@ def paths_of(names: Iterable[str]) -> dict[str, str]:
     Raises:
         UnsafePath: a name is absolute, climbs with ``..``, or its folder passes through a symbolic link.
     """
-    base = os.path.realpath(root())
-    folders: dict[tuple[str, ...], str] = {}
+    folders = {(): os.path.realpath(root())}
     paths = {}
     for name in names:
         *above, file = safe_parts(name)
-        folder = folders.get(key := tuple(above))
-        if folder is None:
-            folder = folders[key] = os.path.join(base, *above)  # noqa: PTH118
-            if os.path.realpath(folder) != folder:
-                raise UnsafePath("A stored file is never reached through a symbolic link.")
-        paths[name] = f"{folder}/{file}"
+        paths[name] = f"{_vetted_folder(tuple(above), folders)}/{file}"
     return paths
+
+
+def _vetted_folder(parts: tuple[str, ...], known: dict[tuple[str, ...], str]) -> str:
+    """Return the path of a folder below one that is known to be real, and remember it. It need not be there.
+
+    Raises:
+        UnsafePath: it is a symbolic link, or below one.
+    """
+    if (folder := known.get(parts)) is None:
+        folder = f"{_vetted_folder(parts[:-1], known)}/{parts[-1]}"
+        if os.path.islink(folder):  # noqa: PTH114 - thousands a second
+            raise UnsafePath("A stored file is never reached through a symbolic link.")
+        known[parts] = folder
+    return folder
 
 
 def free_bytes() -> int:
