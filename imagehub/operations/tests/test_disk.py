@@ -203,7 +203,7 @@ class TestLook:
 
     @pytest.mark.parametrize(
         ("origin", "minutes", "is_taken"),
-        [("clock", 50, False), ("person", 1, False), ("clock", 70, True), ("command", 1, True)],
+        [("clock", 9, False), ("person", 1, False), ("clock", 11, True), ("command", 1, True)],
     )
     def test_one_worker_stays_free_while_the_other_purges(self, origin, minutes, is_taken):
         purge = Purge.objects.create(
