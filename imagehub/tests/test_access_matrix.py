@@ -113,6 +113,7 @@ def answer(response: HttpResponse) -> int | str:
     return response.status_code if response.status_code in REFUSALS else ALLOWED
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("path", MATRIX)
 def test_lets_everybody_do_what_the_matrix_says_and_nothing_else(path, here):
     access, route = MATRIX[path], ROUTES[path]
