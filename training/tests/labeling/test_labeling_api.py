@@ -177,7 +177,7 @@ def test_the_admin_shows_jobs_and_cancels_them(staff):
     assert "It is no drawing." in page
 
     action = {"action": "cancel", "_selected_action": [job.pk]}
-    for words in ("is cancelled.", "The job is cancelled already."):
+    for words in ("is cancelled, or about to be.", "The job is cancelled already."):
         page = staff.post(
             reverse("admin:training_labelingjob_changelist"), action, follow=True
         ).content.decode()
