@@ -1,9 +1,11 @@
 """Backups that are made, lost everything after, and put back: rows and bytes are what they were, on both databases."""
 
+import gc
 import json
 import os
 import shutil
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,8 @@ from django.contrib.auth.models import User
 from django.contrib.sessions.backends.db import SessionStore
 from django.contrib.sessions.models import Session
 from django.core.management import CommandError, call_command
-from django.db import connection
+from django.db import connection, connections
+from django.db.backends.base.base import BaseDatabaseWrapper
 
 from albums.models import Image
 from albums.tests.factories import ImageFactory, picture
@@ -41,6 +44,20 @@ NOT_COPIED = {
     "media/.locks/7": b"",
     "training/cache/latent": b"again",
 }
+
+
+@pytest.fixture(autouse=True)
+def alone(transactional_db) -> Iterator[None]:
+    """Nobody else is connected, threads of earlier tests neither; and whatever becomes of the database, later tests have one."""
+    for found in gc.get_objects():
+        # By its type: a lazy object would have to find out what it is.
+        if issubclass(type(found), BaseDatabaseWrapper) and found is not connections["default"]:
+            if found.connection is not None:
+                found.connection.close()
+            found.connection = None
+    yield
+    if User._meta.db_table not in connection.introspection.table_names():
+        call_command("migrate", verbosity=0)
 
 
 @pytest.fixture

@@ -226,9 +226,8 @@ def test_the_gallery_and_a_picture_alone(page, context):
 def test_the_api_page_asks_the_api(page):
     page.goto("/api/docs/")
     page.locator("#swagger-ui .info .title").wait_for()
-    operation = page.locator(".opblock-summary-path", has_text="/api/health/live").first
-    operation.wait_for(timeout=60_000)  # it draws all of them before
-    operation.click()
+    # The first that needs no sign-in: further down it draws only what is scrolled to.
+    page.locator(".opblock-summary-path", has_text="/api/albums").first.click()
     page.get_by_role("button", name="Try it out").click()
     page.get_by_role("button", name="Execute").click()
 
