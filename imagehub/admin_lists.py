@@ -1,7 +1,10 @@
-"""Lists in the admin that may hold millions of rows."""
+"""Lists in the admin that may hold millions of rows, and rows that are only to be looked at."""
+
+from typing import Any
 
 from django.contrib import admin
 from django.core.paginator import Paginator
+from django.http import HttpRequest
 from django.utils.functional import cached_property
 
 MOST_COUNTED = 5000
@@ -37,3 +40,16 @@ class LongListAdmin(admin.ModelAdmin):
     show_full_result_count = False
     show_facets = admin.ShowFacets.NEVER
     paginator = BoundedPaginator
+
+
+class ReadOnlyAdmin(LongListAdmin):
+    """Rows that write themselves: nobody makes, changes or deletes one here."""
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False

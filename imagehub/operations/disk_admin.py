@@ -9,6 +9,7 @@ from django.template.defaultfilters import filesizeformat
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
 
+from imagehub.admin_lists import ReadOnlyAdmin
 from imagehub.config import get_config
 from imagehub.operations import disk
 from imagehub.operations.disk_drawings import COLORS, stacked
@@ -21,22 +22,6 @@ PERIODS = (7, 30, 180)
 """Days that the chart can show."""
 
 NOTHING = "\N{EN DASH}"
-
-
-class ReadOnlyAdmin(admin.ModelAdmin):
-    """Rows that write themselves."""
-
-    list_per_page = 50
-    show_full_result_count = False
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
 
 
 @admin.register(DiskSnapshot)

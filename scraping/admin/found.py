@@ -13,7 +13,7 @@ from django.utils.html import format_html, format_html_join
 
 from albums import links
 from albums.thumbnails import smallest_size
-from imagehub.admin_lists import LongListAdmin
+from imagehub.admin_lists import ReadOnlyAdmin
 from imagehub.errors import ImageHubError
 from scraping.admin.links import NOTHING, crawl_link, outward, outward_list
 from scraping.models import ImageOutcome, ScrapedImage, ScrapedPage, ScrapeJob, address_key, domain_key
@@ -69,7 +69,7 @@ class StateFilter(admin.SimpleListFilter):
         return queryset.filter(state=self.value()) if self.value() else queryset
 
 
-class FoundAdmin(LongListAdmin):
+class FoundAdmin(ReadOnlyAdmin):
     """What the lists of pictures and pages have in common: they are there to be read."""
 
     list_filter = [StateFilter, ReasonFilter, JobFilter]
@@ -143,15 +143,6 @@ class FoundAdmin(LongListAdmin):
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
         return [field.name for field in self.opts.concrete_fields]
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
 
 
 @admin.register(ScrapedImage)
