@@ -11,6 +11,7 @@ from django.db.models import CASCADE, SET_NULL, ForeignObjectRel, Model
 
 from albums.batches import in_batches
 from albums.models import Image
+from albums.models.ids import AmongIds
 from albums.services.trash import FILES_AT_ONCE, delete_unused_files
 from imagehub.errors import ImageHubError
 from imagehub.in_use import in_use
@@ -112,9 +113,10 @@ def _delete_rows(keys: Sequence[uuid.UUID]) -> None:
     Raises:
         TypeError: some app wants something else done than deleting its rows, or letting go of the image.
     """
+    ids = [str(key) for key in keys]
     for relation in _pointing_at(Image):
         name, model = relation.field.name, relation.related_model
-        rows = model._base_manager.filter(**{f"{name}__in": keys})
+        rows = model._base_manager.filter(AmongIds(ids, name=name))
         if relation.on_delete is SET_NULL:
             rows.update(**{name: None})
         elif relation.on_delete is not CASCADE:
@@ -123,7 +125,7 @@ def _delete_rows(keys: Sequence[uuid.UUID]) -> None:
             rows.delete()
         else:
             rows._raw_delete(using=rows.db)
-    images = Image.objects.filter(pk__in=keys)
+    images = Image.objects.filter(AmongIds(ids))
     images._raw_delete(using=images.db)
 
 

@@ -7,13 +7,13 @@ from uuid import UUID
 
 from django.contrib.auth.models import User
 from django.db import transaction
-from django.db.models import F, QuerySet
+from django.db.models import F, Q, QuerySet
 
 from albums.models import Album
 from albums.services import ImageGone
 from generation.models import GenerationJob, SetRun
 from generation.services.stacks import find_adapters
-from generation.services.submitting import submit_generation
+from generation.services.submitting import hold_albums, submit_generation
 from imagehub.accounts import audit
 from imagehub.errors import Conflict, NotReady
 from imagehub.jobs.models import Job, JobStatus
@@ -160,6 +160,7 @@ def retry_generation_job(job: GenerationJob, *, owner: User) -> GenerationJob:
     again = GenerationJob(owner=owner, retry_of=job, **{name: getattr(job, name) for name in _asked_for()})
     with transaction.atomic():
         if job.set_run_id is not None:
+            hold_albums([job.album] if job.album else [])
             _refuse_second_retry(job)
             reopen_set_run(job.set_run_id)
         again, _ = submit_generation(again)
@@ -171,6 +172,8 @@ def retry_generation_job(job: GenerationJob, *, owner: User) -> GenerationJob:
 
 def hold_set_run(pk: UUID | None) -> None:
     """Let nobody else give a set run new jobs, or delete it, until the transaction ends.
+
+    Whoever holds several of these holds the albums first, then the set runs, and then their jobs.
 
     Raises:
         SetRunGone: a purge has deleted it in the meantime.
@@ -220,10 +223,22 @@ def _asked_for() -> list[str]:
 
 def follow_merged_albums(*, album: Album, others: Sequence[Album], **_: Any) -> None:
     """Let jobs and set runs for albums that become part of another one put their pictures there."""
+    _set_runs_in_order(Q(album__in=others)).update(album=album)
     GenerationJob.objects.filter(album__in=others).locked_in_order().update(album=album)
-    SetRun.objects.filter(album__in=others).update(album=album)
 
 
 def hold_jobs_of_album(*, instance: Album, **_: Any) -> None:
-    """Lock the jobs that will have no album any more, before Django changes them in whatever order it finds them."""
+    """Lock the set runs and jobs that will have no album any more, before Django changes them in whatever order it finds them."""
+    _set_runs_in_order(Q(album=instance) | Q(template=instance))
     GenerationJob.objects.filter(album=instance).locked_in_order()
+
+
+def _set_runs_in_order(which: Q) -> QuerySet[SetRun]:
+    """Lock set runs in the order of their keys until the transaction ends, and return them."""
+    keys = (
+        SetRun.objects.select_for_update(no_key=True)
+        .filter(which)
+        .order_by("pk")
+        .values_list("pk", flat=True)
+    )
+    return SetRun.objects.filter(pk__in=list(keys))
