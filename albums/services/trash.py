@@ -20,7 +20,7 @@ from imagehub.config import get_config
 from imagehub.errors import Conflict
 from imagehub.in_use import InUse, in_use
 
-FILES_AT_ONCE = 200
+FILES_AT_ONCE = 400
 """While so many files are deleted nobody can take in the same ones, and on SQLite nobody can write."""
 
 
