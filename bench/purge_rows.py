@@ -1,4 +1,6 @@
-"""``python -m bench.purge_rows fill KIND ROWS`` makes old rows, ``purge KIND`` purges them; each prints one line of JSON.
+"""``python -m bench.purge_rows fill KIND ROWS`` makes old rows, ``purge KIND`` purges them, ``unlink`` deletes stored files alone.
+
+Each prints one line of JSON.
 
 Runs inside of an instance (``bench.purges`` starts it): two processes, so that what filled takes no part in the memory of what
 purges.
@@ -7,9 +9,11 @@ purges.
 import hashlib
 import json
 import os
+import random
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
@@ -36,6 +40,7 @@ from imagehub.config import get_config  # noqa: E402
 from imagehub.database import insert_like  # noqa: E402
 from imagehub.identifiers import new_id  # noqa: E402
 from imagehub.operations import purges  # noqa: E402
+from imagehub.storage.disk import AT_ONCE  # noqa: E402
 from imagehub.storage.names import named_by_content  # noqa: E402
 from scraping.models import ScrapedImage, ScrapeJob  # noqa: E402
 from training.models import BaseModel  # noqa: E402
@@ -56,8 +61,26 @@ def main() -> None:
         with connection.cursor() as cursor:
             cursor.execute("VACUUM ANALYZE" if connection.vendor == "postgresql" else "ANALYZE")
         print("{}")
+    elif sys.argv[1] == "unlink":
+        print(json.dumps(_unlink()))
     else:
         print(json.dumps(_purge(sys.argv[2])))
+
+
+def _unlink() -> dict[str, Any]:
+    """Delete all stored files, as many at once as the store does, and nothing else: what the file system alone takes."""
+    names = [found.name for area in (storage.IMAGES, storage.THUMBNAILS) for found in storage.walk(area)]
+    paths = [str(storage.path_of(name)) for name in names]
+    random.Random(1).shuffle(paths)  # as a purge meets them: in no order
+    started_at = time.perf_counter()
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        list(pool.map(_unlink_all, [paths[start::AT_ONCE] for start in range(AT_ONCE)]))
+    return {"files": len(paths), "seconds": round(time.perf_counter() - started_at, 2)}
+
+
+def _unlink_all(paths: list[str]) -> None:
+    for path in paths:
+        os.unlink(path)  # noqa: PTH108 - a path object for each takes its time
 
 
 def _purge(kind: str) -> dict[str, Any]:

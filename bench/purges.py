@@ -39,7 +39,19 @@ def run(setting: Setting) -> list[Figure]:
                 at_most(NAME, "  peak memory of its process", found["peak_mib"], GOAL_MIB, unit=" MiB"),
                 info(NAME, "  of which it had before", f"{found['before_mib']:.0f} MiB"),
             ]
+            if kind == "trash":
+                figures.append(_beside_files_alone(rows, found["seconds"]))
     return figures
+
+
+def _beside_files_alone(rows: int, seconds: float) -> Figure:
+    """Delete the files of as many images with nothing else: how much of a purge the file system takes."""
+    with temporary_instance() as instance:
+        _program(instance, "fill", "trash", str(rows))
+        alone = _program(instance, "unlink")
+    say(f"the files alone: {alone}")
+    told = f"{alone['seconds'] / seconds:.2f} of it: {alone['files']} in {alone['seconds']} s"
+    return info(NAME, "  its files alone", told)
 
 
 def _databases() -> Iterator[tuple[str, str]]:

@@ -8,6 +8,7 @@ from django.http import HttpRequest
 
 from imagehub.accounts import services
 from imagehub.accounts.models import ApiToken, AuditEntry
+from imagehub.admin_lists import ReadOnlyAdmin
 
 # Clients of Google come from the settings alone, and nothing is stored in the other two.
 admin.site.unregister([EmailAddress, SocialApp, SocialToken])
@@ -48,21 +49,11 @@ class ApiTokenAdmin(admin.ModelAdmin):
 
 
 @admin.register(AuditEntry)
-class AuditEntryAdmin(admin.ModelAdmin):
-    """Read who did what. Nobody writes here by hand, and nobody takes anything away."""
+class AuditEntryAdmin(ReadOnlyAdmin):
+    """Read who did what."""
 
     list_display = ["at", "actor_name", "via", "action", "target_type", "target_label", "address"]
     list_filter = ["via", "action", "target_type"]
     search_fields = ["actor_name", "target_id", "target_label", "request_id"]
     date_hierarchy = "at"
     ordering = ["-at", "-id"]
-    show_full_result_count = False
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: AuditEntry | None = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: AuditEntry | None = None) -> bool:
-        return False
