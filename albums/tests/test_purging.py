@@ -16,6 +16,7 @@ from imagehub.in_use import register, unregister
 from imagehub.operations import purges
 from imagehub.operations.tests.killing import killed_at
 from imagehub.storage import bucket as buckets
+from imagehub.tests.together import at_once
 
 pytestmark = pytest.mark.django_db
 
@@ -206,4 +207,20 @@ class TestAPurgeThatIsKilled:
             for file in storage.walk(area):
                 os.utime(storage.path_of(file.name), (0, 0))
         consistency.remove_leftovers(consistency.files_without_rows())
+        assert files() == []
+
+
+class TestTwoAtOnce:
+    pytestmark = pytest.mark.django_db(transaction=True)
+
+    def test_delete_each_image_once(self, monkeypatch):
+        monkeypatch.setattr(purging, "BATCH", 3)
+        images = [trashed(content=colored(number)) for number in range(30)]
+
+        freed = at_once(lambda days: purge(days=days), [30, 20, 10])
+
+        assert sum(part.images for part in freed) == len(images)
+        assert sum(part.bytes for part in freed) == sum(image.size_bytes for image in images)
+        assert [part.errors for part in freed] == [[], [], []]
+        assert not Image.objects.exists()
         assert files() == []
