@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from django.contrib.auth.models import User
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models import F, Q, QuerySet
 
 from albums.models import Album
@@ -235,10 +235,8 @@ def hold_jobs_of_album(*, instance: Album, **_: Any) -> None:
 
 def _set_runs_in_order(which: Q) -> QuerySet[SetRun]:
     """Lock set runs in the order of their keys until the transaction ends, and return them."""
-    keys = (
-        SetRun.objects.select_for_update(no_key=True)
-        .filter(which)
-        .order_by("pk")
-        .values_list("pk", flat=True)
-    )
+    runs = SetRun.objects.filter(which)
+    if not connection.features.has_select_for_update:  # SQLite has one writer at a time
+        return runs
+    keys = runs.select_for_update(no_key=True).order_by("pk").values_list("pk", flat=True)
     return SetRun.objects.filter(pk__in=list(keys))
