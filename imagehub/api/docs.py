@@ -4,6 +4,7 @@ from functools import lru_cache
 from typing import Any
 
 from drf_spectacular.generators import SchemaGenerator
+from drf_spectacular.renderers import OpenApiJsonRenderer, OpenApiJsonRenderer2, OpenApiYamlRenderer
 from drf_spectacular.utils import extend_schema
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 from rest_framework.request import Request
@@ -16,6 +17,25 @@ def public_schema() -> dict[str, Any]:
     return SchemaGenerator().get_schema(request=None, public=True)
 
 
+@lru_cache(maxsize=1)
+def public_yaml() -> bytes:
+    """Return it as a file. To write it takes another half."""
+    return OpenApiYamlRenderer().render(public_schema())
+
+
+class OnceWrittenYaml(OpenApiYamlRenderer):
+    """Writes the schema once; problems come this way too."""
+
+    def render(
+        self, data: Any, accepted_media_type: str | None = None, renderer_context: Any = None
+    ) -> bytes:
+        return public_yaml() if data is public_schema() else super().render(data)
+
+
+class OnceWrittenYaml2(OnceWrittenYaml):
+    media_type = "application/yaml"
+
+
 class OnceMadeSchema(SchemaGenerator):
     """The generator of a view that answers strangers: it makes the schema when it is first asked for."""
 
@@ -25,6 +45,7 @@ class OnceMadeSchema(SchemaGenerator):
 
 class SchemaView(SpectacularAPIView):
     generator_class = OnceMadeSchema
+    renderer_classes = [OnceWrittenYaml, OnceWrittenYaml2, OpenApiJsonRenderer, OpenApiJsonRenderer2]
 
 
 class DocsView(SpectacularSwaggerView):

@@ -1,4 +1,6 @@
 import pytest
+from django.conf import settings
+from drf_spectacular import renderers
 from drf_spectacular.drainage import GENERATOR_STATS
 from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.validation import validate_schema
@@ -84,3 +86,21 @@ def test_says_who_has_to_sign_in(schema):
 def test_names_operations_by_path_and_verb(schema):
     assert schema["paths"]["/api/tokens"]["get"]["operationId"] == "tokens_list"
     assert schema["paths"]["/api/tokens/{id}"]["get"]["operationId"] == "tokens_retrieve"
+
+
+@pytest.mark.cache
+class TestServed:
+    @pytest.mark.parametrize("media_type", ["application/vnd.oai.openapi", "application/yaml"])
+    def test_is_the_file_in_the_documentation_and_written_once(self, client, media_type, monkeypatch):
+        first = client.get("/api/schema/", headers={"Accept": media_type})
+        monkeypatch.delattr(renderers, "dump")
+        again = client.get("/api/schema/", headers={"Accept": media_type})
+
+        assert again["Content-Type"].startswith(media_type)
+        assert again.content == first.content == (settings.BASE_DIR / "docs" / "openapi.yaml").read_bytes()
+
+    def test_is_no_answer_to_a_wrong_question(self, client):
+        response = client.post("/api/schema/", headers={"Accept": "application/yaml"})
+
+        assert response.status_code == 405
+        assert b"openapi" not in response.content
