@@ -39,7 +39,7 @@ def run(setting: Setting) -> list[Figure]:
                 at_most(NAME, "  peak memory of its process", found["peak_mib"], GOAL_MIB, unit=" MiB"),
                 info(NAME, "  of which it had before", f"{found['before_mib']:.0f} MiB"),
             ]
-            if kind == "trash":
+            if kind == "trash" and not url:
                 figures.append(_beside_files_alone(rows, found["seconds"]))
     return figures
 
