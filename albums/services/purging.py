@@ -2,7 +2,7 @@
 
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
@@ -115,7 +115,7 @@ def _purge(keys: Sequence[uuid.UUID], freed: Freed, *, cutoff: datetime) -> None
     _delete_files({image.sha256: image for image in free}, freed)
 
 
-def _delete_rows(keys: Iterable[uuid.UUID]) -> None:
+def _delete_rows(keys: Sequence[uuid.UUID]) -> None:
     """Delete images with all that hangs on them, in the transaction that is open.
 
     By statements for many, where Django would read each row to tell its listeners, which have nothing to say of a purge.

@@ -69,18 +69,14 @@ def outsiders(here) -> dict[str, Client]:
     return {"nobody": anonymous, "a user": visitor}
 
 
-def urls(route: Route, here: world.World, *, with_queries: bool = False) -> list[str]:
-    """Return the addresses of a route with each of its targets, each with queries if asked for, and with what names none."""
+def urls(route: Route, here: world.World) -> list[str]:
     access = MATRIX.get(route.path)
-    queries = QUERIES if with_queries and access else ("",)
-    if not route.parameters:
-        return [route.url() + query for query in queries]
     ids = (
         [target.pk for target in here.targets[access.of].values()] if access and access.of else [uuid.uuid4()]
     )
-    known = [route.url(**dict.fromkeys(route.parameters, pk)) + query for pk in ids for query in queries]
-    unknown = [route.url(**dict.fromkeys(route.parameters, pk)) for pk in ("no-id", "..%2fnothing")]
-    return known + unknown
+    if not route.parameters:
+        return [route.url()]
+    return [route.url(**dict.fromkeys(route.parameters, pk)) for pk in [*ids, "no-id", "..%2fnothing"]]
 
 
 def told(response) -> bytes:
@@ -97,12 +93,13 @@ def leaks(response, private: list[str]) -> list[str]:
 def test_tells_nobody_who_is_not_staff_anything_private(here, private, outsiders):
     found = {}
     for route in ROUTES:
-        for url in urls(route, here, with_queries=True):
+        for url in urls(route, here):
             for name, client in outsiders.items():
-                response = client.get(url)
-                assert response.status_code < 500, url
-                if leaked := leaks(response, private):
-                    found[f"{url} as {name}"] = leaked
+                for query in QUERIES if route.path in MATRIX else [""]:
+                    response = client.get(url + query)
+                    assert response.status_code < 500, url + query
+                    if leaked := leaks(response, private):
+                        found[f"{url}{query} as {name}"] = leaked
 
     assert found == {}
 

@@ -1,3 +1,5 @@
+"""Emptying the database after each test that commits."""
+
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
